@@ -1,0 +1,99 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors that every Store returns, wrapped with what was being done.
+var (
+	// ErrConflict: a guard of a transaction did not hold; read again and retry.
+	ErrConflict = errors.New("another writer was first")
+	// ErrFull: the store is at its quota; deletes still pass.
+	ErrFull = errors.New("store is full")
+	// ErrTooLarge: a transaction has too many operations or bytes.
+	ErrTooLarge = errors.New("transaction is too large")
+	// ErrCompacted: the revision asked for is no longer kept; read again.
+	ErrCompacted = errors.New("revision is compacted")
+	// ErrLeaseGone: the lease of a write has expired; take a new one and try again.
+	ErrLeaseGone = errors.New("lease has expired")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store is closed")
+)
+
+// Entry is a key with its value and the revision that last changed it.
+type Entry struct {
+	Key     string
+	Value   []byte
+	Version int64 // revision of the last change; 0: the key does not exist
+}
+
+// LeaseID names a lease; 0 is none.
+type LeaseID int64
+
+// Read says at which revision to read and how much.
+type Read struct {
+	Revision int64  // 0: the newest
+	Limit    int    // entries at most; 0: all
+	After    string // only keys after this one, for paging
+	KeysOnly bool   // leave values empty
+}
+
+// Guard is a condition of a transaction.
+type Guard struct {
+	Key string
+	// Version must be the key's version: 0 for a key that must not exist.
+	Version int64
+	// Prefix makes the guard one of a listed range: no key under Key may have
+	// been created or changed after revision Version, and there must be just
+	// Count of them (so that a deleted one is seen too).
+	Prefix bool
+	Count  int
+}
+
+// Op is one write of a transaction: a put, or a delete where Delete is true.
+type Op struct {
+	Key    string
+	Value  []byte
+	Lease  LeaseID
+	Delete bool
+	Prefix bool // with Delete: every key that begins with Key
+}
+
+// Event is a change that a watch saw.
+type Event struct {
+	Entry
+	Deleted bool
+}
+
+// Store keeps keys in order of revision. All methods are safe for concurrent
+// use and take their bound from ctx.
+type Store interface {
+	// Get reads one key; an absent key has Version 0 and no error. revision is
+	// that of the store as it was read.
+	Get(ctx context.Context, key string, r Read) (e Entry, revision int64, err error)
+	// List reads the keys that begin with prefix, in byte order.
+	List(ctx context.Context, prefix string, r Read) (es []Entry, revision int64, err error)
+	// Count counts the keys that begin with prefix.
+	Count(ctx context.Context, prefix string) (int, error)
+	// Commit applies every op, atomically and durably, if every guard holds,
+	// and returns the new revision; else it changes nothing and returns
+	// ErrConflict. No two ops may touch one key.
+	Commit(ctx context.Context, guards []Guard, ops []Op) (revision int64, err error)
+	// Watch calls f with each change under prefix from revision on (0: from
+	// now), in order, until ctx is done (nil), f fails (its error) or the
+	// revision is compacted (ErrCompacted).
+	Watch(ctx context.Context, prefix string, revision int64, f func([]Event) error) error
+	// Grant makes a lease that ends ttl after it was last renewed. Keys put
+	// with it go when it ends.
+	Grant(ctx context.Context, ttl time.Duration) (LeaseID, error)
+	// Renew starts a lease's time anew; ErrLeaseGone if it has ended.
+	Renew(ctx context.Context, id LeaseID) error
+	// Revoke ends a lease and removes its keys; ending one that is gone is no error.
+	Revoke(ctx context.Context, id LeaseID) error
+	// Size is what the store holds on disk and may hold, in bytes.
+	Size(ctx context.Context) (used, quota int64, err error)
+	// Close releases the store. It is called once.
+	Close() error
+}

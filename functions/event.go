@@ -1,0 +1,88 @@
+package functions
+
+import "time"
+
+// Event is something that happened, with CloudEvents 1.0 attributes.
+type Event struct {
+	ID              string            // unique within Source
+	Type            string            // such as "edgefn.mqtt.message"
+	Source          string            // such as "mqtt://local"
+	Subject         string            // the topic, the line, the path
+	Time            time.Time         // when it happened; zero if the source has no clock
+	DataContentType string            // media type of Data; empty if unknown
+	Extensions      map[string]string // further attributes, lower-case letters and digits
+	Data            []byte
+}
+
+// Types of events.
+const (
+	TypeMQTT   = "edgefn.mqtt.message"
+	TypeInvoke = "edgefn.invoke"
+)
+
+// Extensions of an MQTT event.
+const (
+	ExtMQTTQoS    = "mqttqos"    // "0", "1" or "2"
+	ExtMQTTRetain = "mqttretain" // "true" or "false"
+	ExtMQTTDup    = "mqttdup"    // "true" or "false"
+)
+
+// Result is what a successful invocation gave back.
+type Result struct {
+	Data            []byte // nil: no output message
+	DataContentType string
+	Effects         []Effect // in the order that the function asked for them
+}
+
+// Effect is something that an invocation asks the node to do once it has
+// succeeded: one of Put, Delete, Publish or Invoke.
+type Effect interface{ effect() }
+
+// Put writes a value in a function's state space.
+type Put struct {
+	Function string // the owner of the space
+	Key      string // UTF-8, 1 to MaxKey bytes
+	Value    []byte // up to MaxValue bytes
+}
+
+// Delete removes a key from a function's state space; a key that is not there is no error.
+type Delete struct {
+	Function string
+	Key      string
+}
+
+// Publish sends an MQTT message.
+type Publish struct {
+	Broker string // a name from the node's config; empty: the function's output broker, or the embedded one
+	Topic  string
+	Data   []byte
+	QoS    byte
+	Retain bool
+}
+
+// Invoke hands an event to another function, asynchronously.
+type Invoke struct {
+	Function string
+	Event    Event
+}
+
+func (Put) effect()     {}
+func (Delete) effect()  {}
+func (Publish) effect() {}
+func (Invoke) effect()  {}
+
+// Bounds on what a function writes.
+const (
+	MaxKey     = 512       // bytes of a state key
+	MaxValue   = 512 << 10 // bytes of a state value
+	MaxEffects = 512       // effects of one invocation
+	MaxTopic   = 65535     // bytes of a topic name [MQTT-1.5.4]
+)
+
+// Usage is what an invocation cost, from the kernel's accounting.
+type Usage struct {
+	Wall       time.Duration // from hand-over to the instance until its answer
+	CPU        time.Duration // of the whole process tree
+	PeakMemory int64         // bytes, of the whole process tree
+	Cold       bool          // the event had to wait for its instance to start
+}

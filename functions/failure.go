@@ -1,0 +1,38 @@
+package functions
+
+import "fmt"
+
+// FailureKind says how an invocation failed.
+type FailureKind string
+
+// The ways in which an invocation fails.
+const (
+	FailRaised    FailureKind = "raised"    // the handler raised, threw or returned an error, or a program exited non-zero
+	FailExited    FailureKind = "exited"    // the process ended without an answer
+	FailMemory    FailureKind = "memory"    // killed at its memory limit
+	FailTimeout   FailureKind = "timeout"   // killed at its time limit
+	FailResult    FailureKind = "result"    // the result is too large or cannot be serialised
+	FailProtocol  FailureKind = "protocol"  // the instance broke the wire protocol
+	FailLoad      FailureKind = "load"      // the handler could not be loaded
+	FailEffect    FailureKind = "effect"    // its effects could not take place
+	FailPayload   FailureKind = "payload"   // the event's data is over the node's limit; never retried
+	FailTransient FailureKind = "transient" // the node's fault, not the function's: its sandbox went away
+)
+
+// Failure is an invocation that did not succeed. It is an error.
+type Failure struct {
+	Kind    FailureKind `json:"kind"`
+	Message string      `json:"message"`         // one line for people: what failed and why
+	Detail  string      `json:"detail,omitempty"` // the function's own stack trace or last output
+}
+
+// Error implements error.
+func (f *Failure) Error() string { return string(f.Kind) + ": " + f.Message }
+
+// Failf makes a Failure of a kind.
+func Failf(kind FailureKind, format string, args ...any) *Failure {
+	return &Failure{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// Retryable reports whether another attempt can end otherwise.
+func (f *Failure) Retryable() bool { return f.Kind != FailPayload }

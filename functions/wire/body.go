@@ -1,0 +1,149 @@
+package wire
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/edgefn/edgefn/functions"
+)
+
+// Hello is an instance's first frame: its handler is loaded.
+type Hello struct {
+	V       uint   `cbor:"v"`
+	Runtime string `cbor:"runtime"` // "python 3.11.2"
+	SDK     string `cbor:"sdk"`     // the SDK's own version
+}
+
+// Check returns ErrVersion with what to do if the instance cannot be spoken to.
+func (h Hello) Check() error {
+	if h.V == Version {
+		return nil
+	}
+	return fmt.Errorf("%w: the instance speaks version %d, this node speaks %d: build the function again with an edgefn of the node's version", ErrVersion, h.V, Version)
+}
+
+// EventBody is the body of an event frame.
+type EventBody struct {
+	Event   map[string]any `cbor:"event"`
+	Context Context        `cbor:"context"`
+}
+
+// Context is what an invocation knows of itself.
+type Context struct {
+	Invocation string `cbor:"invocation"`
+	Function   string `cbor:"function"`
+	Version    string `cbor:"version"`
+	Trigger    string `cbor:"trigger"`
+	Attempt    int    `cbor:"attempt"`
+	DeadlineMS int64  `cbor:"deadline_ms"`
+}
+
+// Result is the body of a result frame.
+type Result struct {
+	Data            []byte `cbor:"data"` // null: no output
+	DataContentType string `cbor:"datacontenttype"`
+}
+
+// Failure is the body of a failure frame. Kind is one of raised, load, result.
+type Failure struct {
+	Kind    string `cbor:"kind"`
+	Message string `cbor:"message"`
+	Detail  string `cbor:"detail"`
+}
+
+// Call is the body of get, list, put, delete, publish and invoke.
+type Call struct {
+	Function string `cbor:"function,omitempty"`
+	Key      string `cbor:"key,omitempty"`
+	Prefix   string `cbor:"prefix,omitempty"`
+	Value    []byte `cbor:"value,omitempty"`
+	Broker   string `cbor:"broker,omitempty"`
+	Topic    string `cbor:"topic,omitempty"`
+	Data     []byte `cbor:"data,omitempty"`
+	QoS      uint8  `cbor:"qos,omitempty"`
+	Retain   bool   `cbor:"retain,omitempty"`
+	Type     string `cbor:"type,omitempty"`
+	Subject  string `cbor:"subject,omitempty"`
+	ID       string `cbor:"id,omitempty"`
+}
+
+// Reply is the body of ok and error.
+type Reply struct {
+	Found   bool     `cbor:"found,omitempty"`
+	Value   []byte   `cbor:"value,omitempty"`
+	Keys    []string `cbor:"keys,omitempty"`
+	ID      string   `cbor:"id,omitempty"`
+	Message string   `cbor:"message,omitempty"`
+}
+
+// Log is the body of a log frame. Level is debug, info, warning or error.
+type Log struct {
+	Level string `cbor:"level"`
+	Text  string `cbor:"text"`
+}
+
+// EventMap returns an event as a map under CloudEvents attribute names.
+func EventMap(e *functions.Event) map[string]any {
+	m := make(map[string]any, 8+len(e.Extensions))
+	for k, v := range e.Extensions {
+		m[k] = v
+	}
+	m["specversion"] = "1.0"
+	m["id"], m["type"], m["source"] = e.ID, e.Type, e.Source
+	if e.Subject != "" {
+		m["subject"] = e.Subject
+	}
+	if !e.Time.IsZero() {
+		m["time"] = e.Time.UTC().Format(time.RFC3339Nano)
+	}
+	if e.DataContentType != "" {
+		m["datacontenttype"] = e.DataContentType
+	}
+	m["data"] = e.Data
+	return m
+}
+
+// MapEvent is the inverse of EventMap. Attributes that are neither text nor
+// bytes are refused.
+func MapEvent(m map[string]any) (functions.Event, error) {
+	var e functions.Event
+	for k, v := range m {
+		if k == "data" {
+			b, ok := v.([]byte)
+			if !ok && v != nil {
+				return e, fmt.Errorf("%w: event data is %T, not bytes", ErrFrame, v)
+			}
+			e.Data = b
+			continue
+		}
+		s, ok := v.(string)
+		if !ok {
+			return e, fmt.Errorf("%w: event attribute %q is %T, not text", ErrFrame, k, v)
+		}
+		switch k {
+		case "specversion":
+		case "id":
+			e.ID = s
+		case "type":
+			e.Type = s
+		case "source":
+			e.Source = s
+		case "subject":
+			e.Subject = s
+		case "datacontenttype":
+			e.DataContentType = s
+		case "time":
+			t, err := time.Parse(time.RFC3339Nano, s)
+			if err != nil {
+				return e, fmt.Errorf("%w: event time %q: %v", ErrFrame, s, err) //nolint:errorlint // text for people
+			}
+			e.Time = t
+		default:
+			if e.Extensions == nil {
+				e.Extensions = map[string]string{}
+			}
+			e.Extensions[k] = s
+		}
+	}
+	return e, nil
+}

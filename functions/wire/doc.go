@@ -1,0 +1,41 @@
+// Package wire is what a node and an instance say to each other.
+//
+// A frame is a 4-byte big-endian length and then that many bytes of CBOR in
+// its deterministic encoding (RFC 8949, section 4.2): an array of three,
+// [kind, id, body]. kind is a text string, id an unsigned integer, body a map.
+// The frames of one connection, on a Unix stream socket:
+//
+//	instance                                     node
+//	hello   0 {v, runtime, sdk}              ->        the handler is loaded; or
+//	failure 0 {kind: "load", message, detail} ->       it is not, and the process ends
+//	                                         <-  event  n {event, context}
+//	get     m {function, key}                ->        id m is the instance's own count
+//	                                         <-  ok     m {found, value}
+//	list    m {function, prefix}             ->
+//	                                         <-  ok     m {keys}
+//	put     m {function, key, value}         ->
+//	delete  m {function, key}                ->
+//	publish m {broker, topic, data, qos, retain} ->
+//	invoke  m {function, type, subject, data, id} ->
+//	                                         <-  ok     m {} (invoke: {id})
+//	                                         <-  error  m {message}
+//	log     0 {level, text}                  ->        no answer
+//	result  n {data, datacontenttype}        ->        data null: no output; or
+//	failure n {kind, message, detail}        ->
+//
+// Under isolation "invocation" the process ends after its result or failure;
+// under "instance" the next event follows. Effects (put, delete, publish,
+// invoke) are kept by the node and take place together after the result; the
+// reads of the same invocation see its own writes. An error frame answers a
+// call that is not granted or not valid, so that it is raised at the line that
+// made it.
+//
+// The event is a map under CloudEvents 1.0 attribute names (specversion, id,
+// type, source, subject, time as RFC 3339, datacontenttype, extensions beside
+// them), data a byte string. The context is {invocation, function, version,
+// trigger, attempt, deadline_ms}: deadline_ms is what is left of the timeout
+// at hand-over, in milliseconds.
+//
+// A frame that is too long, cut, not CBOR, or out of turn ends that instance,
+// never the node.
+package wire

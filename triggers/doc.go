@@ -1,0 +1,11 @@
+// Package triggers is the contract between a source of events and the node.
+//
+// A source builds an event and hands the node a Delivery through its Sink.
+// The hand-over blocks while the function is full: that is the back-pressure,
+// all the way to the sender. When the event is settled (its effects are
+// committed, or it is durably in the dead-letter queue) the node calls Settle,
+// and only then does the source tell its sender (PUBACK, HTTP response).
+//
+// The kinds of source each have a folder: mqtt/ is a client of any broker,
+// mqtt/broker/ the broker inside the node.
+package triggers
