@@ -22,7 +22,7 @@ const (
 // Failure is an invocation that did not succeed. It is an error.
 type Failure struct {
 	Kind    FailureKind `json:"kind"`
-	Message string      `json:"message"`         // one line for people: what failed and why
+	Message string      `json:"message"`          // one line for people: what failed and why
 	Detail  string      `json:"detail,omitempty"` // the function's own stack trace or last output
 }
 

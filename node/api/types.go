@@ -1,0 +1,241 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/edgefn/edgefn/functions"
+)
+
+// Errors that a Backend returns, wrapped with a message for people. The server
+// turns each into a status code and a problem type, the client turns them back.
+var (
+	ErrNotFound   = errors.New("not found")             // 404, exit 4
+	ErrInvalid    = errors.New("invalid")               // 400, exit 2
+	ErrRefused    = errors.New("refused")               // 422, exit 1: well formed, but cannot be done; the message says why
+	ErrTimeout    = errors.New("timed out")             // 504, exit 5
+	ErrOverloaded = errors.New("overloaded")            // 429, exit 1
+	ErrStopping   = errors.New("node is stopping")      // 503, exit 1
+	ErrFull       = errors.New("no space")              // 507, exit 1
+	ErrUnreach    = errors.New("node is not reachable") // client only, exit 6
+)
+
+// Backend is what the server serves: the node.
+type Backend interface {
+	// Deploy takes a tar of an OCI layout, checks and activates it, and returns
+	// when the new version serves and the old one has drained. progress is
+	// called for each step.
+	Deploy(ctx context.Context, image io.Reader, o DeployOptions, progress func(Progress)) (Deployed, error)
+	Functions(ctx context.Context) ([]FunctionInfo, error)
+	Describe(ctx context.Context, name string) (FunctionDetail, error)
+	// Invoke hands an event to a function and waits for its outcome. A function
+	// that failed is no error: it is in Invoked.Failure.
+	Invoke(ctx context.Context, name string, r InvokeRequest) (Invoked, error)
+	// Logs calls f with lines in order of time; with o.Follow until ctx is done.
+	Logs(ctx context.Context, name string, o LogOptions, f func(LogLine) error) error
+	Remove(ctx context.Context, name string) error
+	Rollback(ctx context.Context, name, to string, progress func(Progress)) (Deployed, error)
+
+	StateGet(ctx context.Context, name, key string) ([]byte, error)
+	StatePut(ctx context.Context, name, key string, value []byte) error
+	StateDelete(ctx context.Context, name, key string) error
+	StateList(ctx context.Context, name, prefix, after string, limit int) ([]StateKey, error)
+
+	DeadList(ctx context.Context, name string) ([]DeadLetter, error)
+	DeadShow(ctx context.Context, name, id string) (DeadLetter, error)
+	// DeadRetry runs dead letters again, now; id empty means all. A letter goes
+	// when its event is handled, and stays when it fails again.
+	DeadRetry(ctx context.Context, name, id string) (DeadOutcome, error)
+	DeadDelete(ctx context.Context, name, id string) (DeadOutcome, error)
+
+	Usage(ctx context.Context, name string) ([]Usage, error)
+	Status(ctx context.Context) (Status, error)
+}
+
+// DeployOptions of a deploy.
+type DeployOptions struct {
+	Wait time.Duration // how long the new version may take to serve; 0: 60 s
+}
+
+// Progress is a step of long work. In a stream of JSON Lines the last line has
+// Result or Problem set.
+type Progress struct {
+	Step    string          `json:"step,omitempty"`   // "import", "check", "activate", "drain"
+	Text    string          `json:"text,omitempty"`   // for people
+	Result  json.RawMessage `json:"result,omitempty"` // Deployed, in the last line
+	Problem *Problem        `json:"problem,omitempty"`
+}
+
+// Deployed is the outcome of a deploy or rollback.
+type Deployed struct {
+	Name      string   `json:"name"`
+	Version   string   `json:"version"` // digest of the image index
+	Unchanged bool     `json:"unchanged"`
+	Nodes     []string `json:"nodes"`
+	Warnings  []string `json:"warnings,omitempty"`
+}
+
+// FunctionInfo is a row of `edgefn functions`.
+type FunctionInfo struct {
+	Name      string            `json:"name"`
+	Version   string            `json:"version"`
+	Runtime   functions.Runtime `json:"runtime"`
+	State     string            `json:"state"` // "serving", "starting", "idle" (no sandbox up), "failing"
+	Error     string            `json:"error,omitempty"`
+	Triggers  []string          `json:"triggers"`  // "mqtt local greenhouse/+/temperature"
+	Instances int               `json:"instances"` // busy ones and spares
+	Queued    int               `json:"queued"`
+	Dead      int               `json:"dead"`
+	Deployed  time.Time         `json:"deployed"`
+}
+
+// FunctionDetail is one function whole.
+type FunctionDetail struct {
+	FunctionInfo
+	Function functions.Function `json:"function"`
+	Versions []VersionInfo      `json:"versions"` // newest first
+	Usage    Usage              `json:"usage"`
+	Sources  []SourceInfo       `json:"sources"` // one per trigger
+}
+
+// VersionInfo is a version that the node keeps.
+type VersionInfo struct {
+	Version  string    `json:"version"`
+	Deployed time.Time `json:"deployed"`
+	Active   bool      `json:"active"`
+}
+
+// SourceInfo is the state of a trigger's source.
+type SourceInfo struct {
+	Trigger string `json:"trigger"`
+	State   string `json:"state"` // "connected", "connecting", "refused"
+	Error   string `json:"error,omitempty"`
+}
+
+// InvokeRequest is an event from the command line.
+type InvokeRequest struct {
+	ID              string        `json:"id,omitempty"` // an id of one's own takes effect once
+	Type            string        `json:"type,omitempty"`
+	Subject         string        `json:"subject,omitempty"`
+	DataContentType string        `json:"datacontenttype,omitempty"`
+	Data            []byte        `json:"data,omitempty"`
+	Wait            time.Duration `json:"wait,omitempty"` // 0: the function's own bounds
+}
+
+// Invoked is what came of an InvokeRequest.
+type Invoked struct {
+	ID              string             `json:"id"`
+	Invocation      string             `json:"invocation"`
+	Repeat          bool               `json:"repeat,omitempty"` // the id is known as settled; nothing ran
+	Data            []byte             `json:"data,omitempty"`
+	DataContentType string             `json:"datacontenttype,omitempty"`
+	Failure         *functions.Failure `json:"failure,omitempty"`
+	WallMS          float64            `json:"wall_ms"`
+	CPUMS           float64            `json:"cpu_ms"`
+	PeakMemory      int64              `json:"peak_memory"`
+	Cold            bool               `json:"cold"`
+	Logs            []LogLine          `json:"logs,omitempty"`
+}
+
+// LogOptions of reading a log.
+type LogOptions struct {
+	Follow bool
+	Since  time.Time // zero: all that is kept
+}
+
+// LogLine is one line of a function's log.
+type LogLine struct {
+	Time       time.Time `json:"time"`
+	Level      string    `json:"level"` // debug, info, warning, error
+	Function   string    `json:"function"`
+	Version    string    `json:"version"`
+	Invocation string    `json:"invocation,omitempty"`
+	Stream     string    `json:"stream"` // stdout, stderr, log, node
+	Text       string    `json:"text"`
+}
+
+// StateKey is a key of a function's state.
+type StateKey struct {
+	Key   string `json:"key"`
+	Bytes int    `json:"bytes"`
+}
+
+// DeadLetter is an event that could not be handled.
+type DeadLetter struct {
+	ID       string            `json:"id"` // of the letter
+	Function string            `json:"function"`
+	Trigger  string            `json:"trigger"`
+	Time     time.Time         `json:"time"` // when it was dead-lettered
+	Attempts int               `json:"attempts"`
+	Failure  functions.Failure `json:"failure"`
+	Event    EventInfo         `json:"event"`
+	Bytes    int               `json:"bytes"`         // of the event's data as it came
+	Cut      bool              `json:"cut,omitempty"` // Data holds only its first 4 KiB; cannot be retried
+}
+
+// EventInfo is an event in JSON; Data is base64 and left out of lists.
+type EventInfo struct {
+	ID              string            `json:"id"`
+	Type            string            `json:"type"`
+	Source          string            `json:"source"`
+	Subject         string            `json:"subject,omitempty"`
+	Time            time.Time         `json:"time,omitzero"`
+	DataContentType string            `json:"datacontenttype,omitempty"`
+	Extensions      map[string]string `json:"extensions,omitempty"`
+	Data            []byte            `json:"data,omitempty"`
+}
+
+// DeadOutcome counts what became of dead letters.
+type DeadOutcome struct {
+	Handled int `json:"handled"`
+	Failed  int `json:"failed"`
+	Deleted int `json:"deleted"`
+}
+
+// Usage is what a function has cost since it was first deployed.
+type Usage struct {
+	Function    string    `json:"function"`
+	Invocations int64     `json:"invocations"`
+	Failures    int64     `json:"failures"`
+	WallMS      float64   `json:"wall_ms"`       // execution time
+	CPUMS       float64   `json:"cpu_ms"`        // of the whole process tree
+	MemoryMiBMS float64   `json:"memory_mib_ms"` // peak memory in MiB times wall milliseconds, summed
+	Cold        int64     `json:"cold"`          // events that waited for an instance to start
+	Warm        int64     `json:"warm"`
+	Since       time.Time `json:"since"`
+}
+
+// Status is the node's own state.
+type Status struct {
+	Node       string                     `json:"node"`
+	Version    string                     `json:"version"`
+	Ready      bool                       `json:"ready"`
+	Started    time.Time                  `json:"started"`
+	Containerd ComponentStatus            `json:"containerd"`
+	Store      ComponentStatus            `json:"store"`
+	Broker     ComponentStatus            `json:"broker"`
+	Brokers    map[string]ComponentStatus `json:"brokers,omitempty"`
+	Runtimes   map[string]string          `json:"runtimes"` // "python": "3.11.2"
+	Platform   string                     `json:"platform"` // "linux/amd64"
+	Functions  int                        `json:"functions"`
+	Warnings   []string                   `json:"warnings,omitempty"` // such as a memory limit that is not enforced
+}
+
+// ComponentStatus is the state of one part.
+type ComponentStatus struct {
+	State   string `json:"state"` // "up", "down", "off"
+	Address string `json:"address,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+}
+
+// Problem is an error in application/problem+json (RFC 9457).
+type Problem struct {
+	Type   string `json:"type"` // a URN such as "urn:edgefn:not-found"
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Hint   string `json:"hint,omitempty"`
+}
