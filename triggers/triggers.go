@@ -23,6 +23,11 @@ type Delivery struct {
 	Trigger  string // name of the trigger in that function
 	Event    functions.Event
 
+	// OwnID says that the event carries an id of its sender's, found where the
+	// trigger's ID points: it takes effect once. Otherwise Event.ID was made up
+	// here, and a repeat of the message has another.
+	OwnID bool
+
 	// Settle is called exactly once after Deliver returned nil, from any
 	// goroutine, and must not block. A nil error means that the event is
 	// settled: handled, or durably dead-lettered; tell the sender. Any other
