@@ -1,0 +1,209 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/edgefn/edgefn/functions/init/cell"
+	"github.com/edgefn/edgefn/functions/init/control"
+)
+
+// controlSocket is where the node listens, inside the sandbox.
+const controlSocket = "/run/edgefn/init.sock"
+
+// serve is process 1 until the node closes the connection.
+func serve() error {
+	// A small heap that is collected often: this process lives as long as its
+	// function and should cost next to nothing.
+	debug.SetGCPercent(25)
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: controlSocket, Net: "unixpacket"})
+	if err != nil {
+		return fmt.Errorf("reach node: %w", err)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	factory, err := cell.NewFactory()
+	if err != nil {
+		return err
+	}
+	s := &server{conn: control.NewConn(c), factory: factory, null: null, slots: map[int]*running{}, pids: map[int]*running{}}
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, unix.SIGCHLD)
+	go s.reap(children)
+	if err := s.conn.Send(control.Message{Kind: control.Ready, V: control.Version}); err != nil {
+		return err
+	}
+	for {
+		m, files, err := s.conn.Recv()
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET) {
+			return nil // process 1 ends, and the kernel ends all others
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.handle(m, files); err != nil {
+			return err
+		}
+	}
+}
+
+// running is an instance that was started and not yet reaped.
+type running struct {
+	slot int
+	seq  uint64
+	pid  int
+}
+
+type server struct {
+	conn    *control.Conn
+	factory *cell.Factory
+	null    *os.File
+	program *control.Program
+	path    string
+
+	mu    sync.Mutex // guards the maps, and holds reaping back while a start is under way
+	slots map[int]*running
+	pids  map[int]*running
+}
+
+func (s *server) handle(m control.Message, files []*os.File) error {
+	defer control.CloseAll(files)
+	switch m.Kind {
+	case control.Configure:
+		answer := control.Message{Kind: control.Configured}
+		if err := s.configure(m.Program); err != nil {
+			answer.Error = err.Error()
+		}
+		return s.conn.Send(answer)
+	case control.Start:
+		answer := control.Message{Kind: control.Started, Slot: m.Slot, Seq: m.Seq}
+		s.mu.Lock() // until the answer is sent, so that "exited" never comes before "started"
+		defer s.mu.Unlock()
+		if err := s.start(m, files); err != nil {
+			answer.Error = err.Error()
+		}
+		return s.conn.Send(answer)
+	case control.Kill:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if r := s.slots[m.Slot]; r != nil && r.seq == m.Seq {
+			_ = unix.Kill(r.pid, unix.SIGKILL) // process 1 of the cell: all of it goes
+		}
+		return nil
+	case control.Ready, control.Configured, control.Started, control.Exited:
+	}
+	return fmt.Errorf("node sent an unexpected %q message", m.Kind)
+}
+
+func (s *server) configure(p *control.Program) error {
+	if p == nil || len(p.Argv) == 0 {
+		return errors.New("no program given")
+	}
+	path, err := lookPath(p.Argv[0], p.Dir, p.Env)
+	if err != nil {
+		return err
+	}
+	s.program, s.path = p, path
+	return nil
+}
+
+func (s *server) start(m control.Message, files []*os.File) error {
+	p := s.program
+	switch {
+	case p == nil:
+		return errors.New("start before configure")
+	case len(files) < 3:
+		return fmt.Errorf("start with %d descriptors, need at least 3", len(files))
+	case s.slots[m.Slot] != nil:
+		return fmt.Errorf("slot %d is taken", m.Slot)
+	}
+	pid, err := s.factory.Start(cell.Spec{
+		Path: s.path, Argv: p.Argv, Env: p.Env, Dir: p.Dir,
+		ID: p.FirstUID + m.Slot, TmpBytes: p.TmpBytes, MaxFiles: p.MaxFiles, MaxProcs: p.MaxProcs, PrivateNet: p.PrivateNet,
+		Stdin: s.null, Socket: files[0], Stdout: files[1], Stderr: files[2], Cgroups: files[3:],
+	})
+	if err != nil {
+		return err
+	}
+	r := &running{slot: m.Slot, seq: m.Seq, pid: pid}
+	s.slots[m.Slot], s.pids[pid] = r, r
+	return nil
+}
+
+// reap buries every child that ended.
+func (s *server) reap(children <-chan os.Signal) {
+	for range children {
+		s.mu.Lock()
+		for {
+			var st unix.WaitStatus
+			pid, err := unix.Wait4(-1, &st, unix.WNOHANG, nil)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil || pid <= 0 {
+				break
+			}
+			r := s.pids[pid]
+			if r == nil {
+				continue // an orphan that fell to process 1
+			}
+			delete(s.pids, pid)
+			delete(s.slots, r.slot)
+			m := control.Message{Kind: control.Exited, Slot: r.slot, Seq: r.seq, Code: -1}
+			if st.Exited() {
+				m.Code = st.ExitStatus()
+			} else if st.Signaled() {
+				m.Signal = int(st.Signal())
+			}
+			_ = s.conn.Send(m) // if the node is gone, serve ends too
+		}
+		s.mu.Unlock()
+	}
+}
+
+// lookPath finds a program as exec would, in the PATH of env; one with a slash
+// is taken relative to dir.
+func lookPath(name, dir string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		return name, runnable(name)
+	}
+	for _, kv := range env {
+		path, ok := strings.CutPrefix(kv, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, d := range filepath.SplitList(path) {
+			if p := filepath.Join(d, name); runnable(p) == nil {
+				return p, nil
+			}
+		}
+		return "", fmt.Errorf("program %q is not in %s", name, kv)
+	}
+	return "", fmt.Errorf("program %q: no PATH is set", name)
+}
+
+func runnable(path string) error {
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("program cannot be run: %w", err)
+	case fi.IsDir() || fi.Mode()&0o111 == 0:
+		return fmt.Errorf("program %s is not executable", path)
+	}
+	return nil
+}

@@ -1,0 +1,15 @@
+// Package sandbox is the adapter of containerd, and its only importer: images
+// in, sandboxes up and down, limits, grants.
+//
+// A sandbox is one container for one function version: its own user, pid,
+// mount, IPC, UTS, network and cgroup namespaces, a read-only root that
+// belongs to the host, no privilege outside its user namespace, and
+// edgefn-init as process 1. The node's only door into it is a Unix socket.
+// Each instance gets a cell inside (package init/cell) and a cgroup of its own
+// (beside the container's), so that limits and metering are the kernel's.
+//
+// The root is an overlay that the node mounts: the image's layers over a
+// skeleton with every mount point, so that containerd never has to change an
+// image to fit a user namespace. With no image named, the node's own /usr is
+// mapped in, read-only.
+package sandbox

@@ -1,0 +1,154 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// functionAnnotation of an image index holds the function's specification as JSON.
+const functionAnnotation = "org.edgefn.function"
+
+// maxManifest bounds a manifest or index that is read into memory.
+const maxManifest = 4 << 20
+
+// Image is an imported version.
+type Image struct {
+	Digest    string   // of the image index: the version
+	Function  []byte   // JSON of functions.Function
+	Platforms []string // that it holds
+}
+
+func imageName(version string) string { return "edgefn/" + version }
+
+// Import reads a tar of an OCI layout with one image index in it and keeps
+// that image. It is safe to import what is there already.
+func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
+	ctx = h.context(ctx)
+	// The lease keeps what has arrived from being collected before it has a name.
+	ctx, done, err := h.client.WithLease(ctx)
+	if err != nil {
+		return Image{}, fmt.Errorf("take lease: %w", err)
+	}
+	defer done(context.WithoutCancel(ctx)) //nolint:errcheck // it ends by itself
+	cs := h.client.ContentStore()
+	top, err := archive.ImportIndex(ctx, cs, r)
+	if err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrBadImage, err)
+	}
+	var layout ocispec.Index
+	if err := readJSON(ctx, cs, top, &layout); err != nil {
+		return Image{}, err
+	}
+	if len(layout.Manifests) != 1 || !images.IsIndexType(layout.Manifests[0].MediaType) {
+		return Image{}, fmt.Errorf("%w: its layout must hold one image index", ErrBadImage)
+	}
+	desc := layout.Manifests[0]
+	var index ocispec.Index
+	if err := readJSON(ctx, cs, desc, &index); err != nil {
+		return Image{}, err
+	}
+	fn := index.Annotations[functionAnnotation]
+	if fn == "" {
+		return Image{}, fmt.Errorf("%w: its index has no annotation %s: build it with edgefn build", ErrBadImage, functionAnnotation)
+	}
+	img := Image{Digest: desc.Digest.String(), Function: []byte(fn)}
+	here := false
+	for _, m := range index.Manifests {
+		if m.Platform == nil {
+			continue
+		}
+		img.Platforms = append(img.Platforms, platforms.Format(*m.Platform))
+		here = here || platforms.Default().Match(*m.Platform)
+	}
+	if !here {
+		return Image{}, fmt.Errorf("%w: it is built for %v, this node is %s: deploy with --arch", ErrBadImage, img.Platforms, platforms.DefaultString())
+	}
+	handler := images.SetChildrenMappedLabels(cs, images.FilterPlatforms(images.ChildrenHandler(cs), platforms.All), images.ChildGCLabels)
+	if err := images.WalkNotEmpty(ctx, handler, desc); err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrBadImage, err)
+	}
+	record := images.Image{Name: imageName(img.Digest), Target: desc}
+	if _, err := h.client.ImageService().Create(ctx, record); err != nil && !errdefs.IsAlreadyExists(err) {
+		return Image{}, fmt.Errorf("keep image: %w", err)
+	}
+	return img, nil
+}
+
+func readJSON(ctx context.Context, cs content.Store, desc ocispec.Descriptor, v any) error {
+	if desc.Size > maxManifest {
+		return fmt.Errorf("%w: %s is %d bytes long", ErrBadImage, desc.MediaType, desc.Size)
+	}
+	b, err := content.ReadBlob(ctx, cs, desc)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBadImage, err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadImage, err)
+	}
+	return nil
+}
+
+// Has reports whether the image of a version is there.
+func (h *Host) Has(ctx context.Context, version string) (bool, error) {
+	_, err := h.client.ImageService().Get(h.context(ctx), imageName(version))
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Remove removes the image of a version. One that is gone is no error.
+func (h *Host) Remove(ctx context.Context, version string) error {
+	err := h.client.ImageService().Delete(h.context(ctx), imageName(version), images.SynchronousDelete())
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove image %s: %w", version, err)
+	}
+	return nil
+}
+
+// layers unpacks the image of a version and returns its folders, top first,
+// and its configuration. The view under the name id keeps the folders until
+// its snapshot is removed.
+func (h *Host) layers(ctx context.Context, version, id string) ([]string, ocispec.ImageConfig, error) {
+	var none ocispec.ImageConfig
+	record, err := h.client.ImageService().Get(ctx, imageName(version))
+	if errdefs.IsNotFound(err) {
+		return nil, none, fmt.Errorf("%w: %s", ErrNoImage, version)
+	}
+	if err != nil {
+		return nil, none, fmt.Errorf("find image: %w", err)
+	}
+	img := containerd.NewImageWithPlatform(h.client, record, platforms.Default())
+	if ok, err := img.IsUnpacked(ctx, snapshotter); err != nil || !ok {
+		if err := img.Unpack(ctx, snapshotter); err != nil {
+			return nil, none, fmt.Errorf("unpack image: %w", err)
+		}
+	}
+	spec, err := img.Spec(ctx)
+	if err != nil {
+		return nil, none, fmt.Errorf("read image configuration: %w", err)
+	}
+	chain := identity.ChainID(append([]digest.Digest(nil), spec.RootFS.DiffIDs...))
+	sn := h.client.SnapshotService(snapshotter)
+	ms, err := sn.View(ctx, id, chain.String())
+	if errdefs.IsAlreadyExists(err) {
+		ms, err = sn.Mounts(ctx, id)
+	}
+	if err != nil {
+		return nil, none, fmt.Errorf("make view of image: %w", err)
+	}
+	dirs, err := lowerDirs(ms)
+	return dirs, spec.Config, err
+}
