@@ -1,0 +1,442 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/edgefn/edgefn/functions"
+)
+
+// Header is what every answer of a node carries, with the API's version: by it
+// a client knows that it talks to a node.
+const Header = "Edgefn-Api"
+
+// Version of the API that this package serves and asks for.
+const Version = "v1"
+
+// Defaults of Options.
+const (
+	DefaultMaxImage = 1 << 30 // bytes of a deployed image
+	DefaultMaxBody  = 8 << 20 // bytes of any other request
+)
+
+// maxRequests is how many requests are served at once; more are answered with
+// ErrOverloaded.
+const maxRequests = 256
+
+// uploadIdle is how long an upload may stand still before it is given up.
+const uploadIdle = time.Minute
+
+// Options of a server.
+type Options struct {
+	Logger   *slog.Logger // nil discards
+	MaxImage int64        // bytes of a deployed image; 0: DefaultMaxImage
+	MaxBody  int64        // bytes of any other request; 0: DefaultMaxBody
+}
+
+type server struct {
+	b        Backend
+	log      *slog.Logger
+	maxImage int64
+	maxBody  int64
+	mux      *http.ServeMux
+	slots    chan struct{} // one entry per request being served; full: ErrOverloaded
+}
+
+// NewServer returns the handler that serves b under /v1. It starts nothing and
+// may be served by any number of listeners.
+func NewServer(b Backend, o Options) http.Handler {
+	s := &server{
+		b:        b,
+		log:      o.Logger,
+		maxImage: o.MaxImage,
+		maxBody:  o.MaxBody,
+		mux:      http.NewServeMux(),
+		slots:    make(chan struct{}, maxRequests),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.maxImage <= 0 {
+		s.maxImage = DefaultMaxImage
+	}
+	if s.maxBody <= 0 {
+		s.maxBody = DefaultMaxBody
+	}
+	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET /v1":                                    s.hello,
+		"GET /v1/status":                             s.status,
+		"GET /v1/usage":                              s.usage,
+		"GET /v1/functions":                          s.functions,
+		"POST /v1/functions":                         s.deploy,
+		"GET /v1/functions/{name}":                   s.describe,
+		"DELETE /v1/functions/{name}":                s.remove,
+		"POST /v1/functions/{name}/invoke":           s.invoke,
+		"POST /v1/functions/{name}/rollback":         s.rollback,
+		"GET /v1/functions/{name}/logs":              s.logs,
+		"GET /v1/functions/{name}/state":             s.stateList,
+		"GET /v1/functions/{name}/state/{key...}":    s.stateGet,
+		"PUT /v1/functions/{name}/state/{key...}":    s.statePut,
+		"DELETE /v1/functions/{name}/state/{key...}": s.stateDelete,
+		"GET /v1/functions/{name}/dead":              s.deadList,
+		"DELETE /v1/functions/{name}/dead":           s.deadDelete,
+		"POST /v1/functions/{name}/dead/retry":       s.deadRetry,
+		"GET /v1/functions/{name}/dead/{id}":         s.deadShow,
+		"DELETE /v1/functions/{name}/dead/{id}":      s.deadDelete,
+		"POST /v1/functions/{name}/dead/{id}/retry":  s.deadRetry,
+	} {
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := h(w, r); err != nil {
+				writeProblem(w, problemOf(err))
+			}
+		})
+	}
+	return s
+}
+
+// ServeHTTP implements http.Handler.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	w.Header().Set(Header, Version)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", time.Since(began))
+	}()
+
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		writeProblem(rec, problemOf(fmt.Errorf("%d requests are being served: %w", maxRequests, ErrOverloaded)))
+		return
+	}
+
+	if _, pattern := s.mux.Handler(r); pattern == "" {
+		s.unrouted(rec, r)
+		return
+	}
+	if r.URL.Path != "/v1/functions" {
+		r.Body = http.MaxBytesReader(rec, r.Body, s.maxBody)
+	}
+	s.mux.ServeHTTP(rec, r)
+}
+
+// unrouted answers a request that no pattern serves: 405 with Allow where
+// another method would do, else 404.
+func (s *server) unrouted(w http.ResponseWriter, r *http.Request) {
+	probe := &probe{header: http.Header{}}
+	s.mux.ServeHTTP(probe, r)
+	if allow := probe.header.Get("Allow"); allow != "" {
+		w.Header().Set("Allow", allow)
+		writeProblem(w, problemOf(&Error{
+			Err:     errMethod,
+			Message: fmt.Sprintf("%s %s: method is not allowed", r.Method, shorten(r.URL.Path)),
+			Hint:    "it allows " + allow,
+		}))
+		return
+	}
+	writeProblem(w, problemOf(&Error{
+		Err:     errNoRoute,
+		Message: fmt.Sprintf("%s %s: no such resource", r.Method, shorten(r.URL.Path)),
+		Hint:    "this node serves the API under /" + Version,
+	}))
+}
+
+// probe is a ResponseWriter that keeps only the header.
+type probe struct{ header http.Header }
+
+func (p *probe) Header() http.Header         { return p.header }
+func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
+func (p *probe) WriteHeader(int)             {}
+
+// recorder remembers the status for the log.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	writeLine(w, p)
+}
+
+// writeLine writes v as one line of JSON. An error means that the client has
+// gone, which the request's context tells too.
+func writeLine(w io.Writer, v any) {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v)
+}
+
+// reply answers with v as JSON, or hands err on.
+func reply(w http.ResponseWriter, v any, err error) error {
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	writeLine(w, v)
+	return nil
+}
+
+// list answers with a JSON array, which is [] and not null when it is empty.
+func list[T any](w http.ResponseWriter, vs []T, err error) error {
+	if vs == nil {
+		vs = []T{}
+	}
+	return reply(w, vs, err)
+}
+
+// target returns the function that the path names.
+func target(r *http.Request) (string, error) {
+	name := r.PathValue("name")
+	return name, checkName(name)
+}
+
+// query returns the query's values, refusing parameters that are not known.
+func query(r *http.Request, known ...string) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("query: %v: %w", err, ErrInvalid) //nolint:errorlint // ErrInvalid classifies it
+	}
+	for k := range q {
+		ok := false
+		for _, n := range known {
+			ok = ok || k == n
+		}
+		if !ok {
+			return nil, fmt.Errorf("unknown query parameter %s; known are: %s: %w", shorten(k), strings.Join(known, ", "), ErrInvalid)
+		}
+	}
+	return q, nil
+}
+
+// bodyErr classifies an error of reading a request's body.
+func bodyErr(err error, what string) error {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return fmt.Errorf("%s is over %d bytes: %w", what, large.Limit, errTooLarge)
+	}
+	return fmt.Errorf("read %s: %v: %w", what, err, ErrInvalid) //nolint:errorlint // ErrInvalid classifies it
+}
+
+// hello says that a node is here.
+func (s *server) hello(w http.ResponseWriter, _ *http.Request) error {
+	return reply(w, map[string]string{"api": Version}, nil)
+}
+
+func (s *server) status(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.Status(r.Context())
+	return reply(w, v, err)
+}
+
+func (s *server) usage(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "function")
+	if err != nil {
+		return err
+	}
+	name := q.Get("function")
+	if name != "" {
+		if err := checkName(name); err != nil {
+			return err
+		}
+	}
+	v, err := s.b.Usage(r.Context(), name)
+	return list(w, v, err)
+}
+
+func (s *server) functions(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.Functions(r.Context())
+	return list(w, v, err)
+}
+
+func (s *server) describe(w http.ResponseWriter, r *http.Request) error {
+	name, err := target(r)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.Describe(r.Context(), name)
+	return reply(w, v, err)
+}
+
+func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
+	name, err := target(r)
+	if err != nil {
+		return err
+	}
+	return empty(w, s.b.Remove(r.Context(), name))
+}
+
+// empty answers that it is done, with no content.
+func empty(w http.ResponseWriter, err error) error {
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return err
+}
+
+func (s *server) invoke(w http.ResponseWriter, r *http.Request) error {
+	name, err := target(r)
+	if err != nil {
+		return err
+	}
+	var req InvokeRequest
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&req); err != nil {
+		return bodyErr(err, "the event")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("the event has something behind its JSON object: %w", ErrInvalid)
+	}
+	if req.Wait < 0 {
+		return fmt.Errorf("wait is %v, it cannot be negative: %w", req.Wait, ErrInvalid)
+	}
+	v, err := s.b.Invoke(r.Context(), name, req)
+	return reply(w, v, err)
+}
+
+func (s *server) stateList(w http.ResponseWriter, r *http.Request) error {
+	name, err := target(r)
+	if err != nil {
+		return err
+	}
+	q, err := query(r, "prefix", "after", "limit")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(checkPrefix("prefix", q.Get("prefix")), checkPrefix("after", q.Get("after"))); err != nil {
+		return err
+	}
+	limit := maxPage
+	if t := q.Get("limit"); t != "" {
+		n, err := strconv.Atoi(t)
+		if err != nil || n < 0 {
+			return fmt.Errorf("limit %s is not a number from 0: %w", shorten(t), ErrInvalid)
+		}
+		if n > 0 {
+			limit = min(n, maxPage)
+		}
+	}
+	v, err := s.b.StateList(r.Context(), name, q.Get("prefix"), q.Get("after"), limit)
+	return list(w, v, err)
+}
+
+// stateTarget returns the function and the key that the path names.
+func stateTarget(r *http.Request) (name, key string, err error) {
+	if name, err = target(r); err != nil {
+		return "", "", err
+	}
+	key = r.PathValue("key")
+	return name, key, checkKey(key)
+}
+
+func (s *server) stateGet(w http.ResponseWriter, r *http.Request) error {
+	name, key, err := stateTarget(r)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.StateGet(r.Context(), name, key)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(v)))
+	_, _ = w.Write(v) //nolint:gosec // bytes for the one who asked, typed so; an error means that the client has gone
+	return nil
+}
+
+func (s *server) statePut(w http.ResponseWriter, r *http.Request) error {
+	name, key, err := stateTarget(r)
+	if err != nil {
+		return err
+	}
+	v, err := io.ReadAll(http.MaxBytesReader(w, r.Body, functions.MaxValue))
+	if err != nil {
+		return bodyErr(err, "the value")
+	}
+	return empty(w, s.b.StatePut(r.Context(), name, key, v))
+}
+
+func (s *server) stateDelete(w http.ResponseWriter, r *http.Request) error {
+	name, key, err := stateTarget(r)
+	if err != nil {
+		return err
+	}
+	return empty(w, s.b.StateDelete(r.Context(), name, key))
+}
+
+func (s *server) deadList(w http.ResponseWriter, r *http.Request) error {
+	name, err := target(r)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.DeadList(r.Context(), name)
+	return list(w, v, err)
+}
+
+// deadTarget returns the function and the letter that the path names; a path
+// without a letter means all and gives an empty id.
+func deadTarget(r *http.Request) (name, id string, err error) {
+	if name, err = target(r); err != nil {
+		return "", "", err
+	}
+	if id = r.PathValue("id"); id != "" {
+		err = checkText("dead letter's id", id, maxID)
+	}
+	return name, id, err
+}
+
+func (s *server) deadShow(w http.ResponseWriter, r *http.Request) error {
+	name, id, err := deadTarget(r)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.DeadShow(r.Context(), name, id)
+	return reply(w, v, err)
+}
+
+func (s *server) deadRetry(w http.ResponseWriter, r *http.Request) error {
+	return s.deadDo(w, r, s.b.DeadRetry)
+}
+
+func (s *server) deadDelete(w http.ResponseWriter, r *http.Request) error {
+	return s.deadDo(w, r, s.b.DeadDelete)
+}
+
+func (s *server) deadDo(w http.ResponseWriter, r *http.Request, do func(ctx context.Context, name, id string) (DeadOutcome, error)) error {
+	name, id, err := deadTarget(r)
+	if err != nil {
+		return err
+	}
+	v, err := do(r.Context(), name, id)
+	return reply(w, v, err)
+}
