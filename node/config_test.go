@@ -1,0 +1,126 @@
+package node_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/edgefn/edgefn/node"
+	"github.com/edgefn/edgefn/triggers/mqtt"
+)
+
+func TestSampleIsTheDefault(t *testing.T) {
+	got, err := node.ParseConfig("sample.yaml", []byte(node.SampleConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := node.Defaults()
+	want.Store.Endpoints = []string{} // as the sample says it
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the sample differs from the defaults (-default +sample):\n%s", diff)
+	}
+	if err := got.Validate(); err != nil {
+		t.Errorf("the sample is not valid: %v", err)
+	}
+}
+
+// example is a line of the sample that is commented out and is no sentence.
+var example = regexp.MustCompile(`^ *# +[a-z_]+:( |$)`)
+
+// TestSampleExamples takes the examples of the sample out of their comments.
+func TestSampleExamples(t *testing.T) {
+	var lines []string
+	for line := range strings.Lines(node.SampleConfig) {
+		if example.MatchString(line) {
+			line = strings.Replace(line, "# ", "", 1)
+		}
+		lines = append(lines, line)
+	}
+	got, err := node.ParseConfig("sample.yaml", []byte(strings.Join(lines, "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := mqtt.Broker{
+		Name: "plant", URL: "mqtts://broker.plant.lan:8883",
+		CAFile: "/etc/edgefn/plant-ca.crt", CertFile: "/etc/edgefn/plant-client.crt", KeyFile: "/etc/edgefn/plant-client.key",
+		Username: "gateway", PasswordFile: "/etc/edgefn/plant-password",
+	}
+	if diff := cmp.Diff(want, got.Brokers["plant"]); diff != "" {
+		t.Errorf("broker (-want +got):\n%s", diff)
+	}
+	if got.Name != "gateway-1" || got.MQTT.CertFile != "/etc/edgefn/mqtt.crt" || got.Store.CAFile != "/etc/edgefn/etcd-ca.crt" || got.Store.KeyFile != "/etc/edgefn/etcd-client.key" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       []string
+	}{
+		{"unknown keys, all at once", "nam: x\nmqtt:\n  lisen: off\nbrokers: {plant: {urll: x}}\n", []string{
+			`edgefn.conf:1: unknown key "nam": do you mean "name"?`,
+			`edgefn.conf:3: unknown key "mqtt.lisen": do you mean "listen"?`,
+			`edgefn.conf:4: unknown key "brokers.plant.urll": do you mean "url"?`,
+		}},
+		{"far from any", "zzzzzzzzzzzz: 1\n", []string{"known are brokers, containerd"}},
+		{"twice", "name: a\nname: b\n", []string{"already defined"}},
+		{"no mapping", "mqtt: 1883\n", []string{"edgefn.conf:1: mqtt: keys and values are expected"}},
+		{"size", "max_event: 1 MB\n", []string{`line 1: "1 MB" is no size`}},
+		{"type", "log: {files: many}\n", []string{"line 1", "many"}},
+		{"no yaml", "a: [\n", []string{"edgefn.conf: yaml: line"}},
+		{"values, all at once", "name: Gate_1\ndata: here\nmax_event: 1Ki\nmqtt: {listen: 1883, tls: {cert: /does/not/exist}}\nbrokers: {local: {url: mqtt://h}, plant: {url: ftp://h}}\nlog: {files: 0}\nstore: {tls: {ca: /nowhere}}\n", []string{
+			"name: ", "data: ", "max_event: ", "mqtt.listen: ", "mqtt.tls.key: ", "mqtt.tls.cert: ", "brokers.local: ", "brokers.plant.url: ", "log.files: ", "store.tls: ",
+		}},
+		{"run folder too long", "run: /" + strings.Repeat("r", 100) + "\n", []string{"run: ", "bytes too long for the sockets in it"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := node.ParseConfig("edgefn.conf", []byte(tt.text))
+			if err == nil {
+				err = c.Validate()
+			}
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("error does not say %q:\n%v", w, err)
+				}
+			}
+		})
+	}
+}
+
+func TestLoadConfig(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "edgefn.yaml")
+	if err := os.WriteFile(name, []byte("name: gate\nmax_event: 512Ki\nmqtt: {listen: off}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := node.LoadConfig(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := node.Defaults()
+	want.Name, want.MaxEvent, want.MQTT.Addr = "gate", 512<<10, node.Off
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+	if _, err := node.LoadConfig(name + "x"); err == nil {
+		t.Error("a file that is not there was read")
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(node.SampleConfig))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if c, err := node.ParseConfig("f", text); err == nil {
+			_ = c.Validate() // must not panic
+		}
+	})
+}
