@@ -91,6 +91,9 @@ type LogLine struct {
 type Outcome struct {
 	Result functions.Result // Effects is empty: the Host kept them
 	Usage  functions.Usage
+	// Logged is closed once all that the instance wrote in this invocation has
+	// gone to Config.Log.
+	Logged <-chan struct{}
 }
 
 // Stats is a snapshot of a pool.
