@@ -1,0 +1,261 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"sync"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+const (
+	connackTimeout = 10 * time.Second // from an open connection to CONNACK
+	subackTimeout  = 20 * time.Second
+	pingTimeout    = 10 * time.Second
+	quiesce        = 500 * time.Millisecond // for acknowledgements and DISCONNECT to leave
+	subackFailure  = 0x80                   // [MQTT-3.9.3-2]
+)
+
+var (
+	// errRefused: the broker answered, and the answer is no. Trying again helps
+	// only once somebody has changed something.
+	errRefused = errors.New("refused")
+	// errClosed: the link was closed from this side.
+	errClosed = errors.New("connection closed")
+)
+
+// linkConfig says how to connect.
+type linkConfig struct {
+	broker    Broker
+	clientID  string
+	clean     bool          // end the session of this client id and have none [MQTT-3.1.2-6]
+	keepAlive time.Duration // whole seconds
+	watcher   watcher       // nil for a link that receives nothing
+}
+
+// watcher hears what happens on a link. Its methods must not block.
+type watcher interface {
+	// accepted comes first; present tells whether the broker has kept the
+	// session. The link itself may still be on its way to connect's caller.
+	accepted(present bool)
+	// receive gets each message, from one goroutine, in order of arrival.
+	receive(m Message, ack func())
+	// released tells of a PUBREL.
+	released(packetID uint16)
+	// lost comes once, from any goroutine: nothing written from now on arrives.
+	lost()
+}
+
+// ignore is the watcher of a link that receives nothing.
+type ignore struct{}
+
+func (ignore) accepted(bool)           {}
+func (ignore) receive(Message, func()) {}
+func (ignore) released(uint16)         {}
+func (ignore) lost()                   {}
+
+// link is one connection: it is made, it ends, and is not used again.
+type link struct {
+	client paho.Client
+	conn   *conn
+	down   chan struct{} // closed when the link has ended
+
+	mu  sync.Mutex
+	err error // why; set before down is closed
+}
+
+// connect opens a link. It returns once the broker has accepted it; messages
+// may have been received by then.
+func connect(ctx context.Context, cfg linkConfig) (*link, error) {
+	password, err := cfg.broker.password()
+	if err != nil {
+		return nil, err
+	}
+	nc, err := cfg.broker.dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to broker %q at %s: %w", cfg.broker.Name, cfg.broker.URL, err)
+	}
+	w := cfg.watcher
+	if w == nil {
+		w = ignore{}
+	}
+	l := &link{down: make(chan struct{})}
+	l.conn = newConn(nc, func(kind byte, body []byte) {
+		switch {
+		case kind == packetConnack && body[1] == packets.Accepted:
+			w.accepted(body[0]&1 != 0) // [MQTT-3.2.2-2]
+		case kind == packetPubrel:
+			w.released(uint16(body[0])<<8 | uint16(body[1]))
+		}
+	}, w.lost)
+	opts := paho.NewClientOptions().
+		AddBroker("tcp://broker"). // not dialled: the connection is open
+		SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return l.conn, nil }).
+		SetClientID(cfg.clientID).
+		SetUsername(cfg.broker.Username).
+		SetPassword(password).
+		SetProtocolVersion(4). // 3.1.1, and no second try with 3.1
+		SetCleanSession(cfg.clean).
+		SetStore(noStore{}).
+		SetOrderMatters(true).
+		SetAutoAckDisabled(true).
+		SetAutoReconnect(false).
+		SetConnectRetry(false).
+		SetResumeSubs(false).
+		SetConnectTimeout(connackTimeout).
+		SetKeepAlive(cfg.keepAlive).
+		SetPingTimeout(pingTimeout).
+		SetWriteTimeout(writeTimeout).
+		SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) }).
+		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
+			w.receive(Message{
+				Topic: m.Topic(), Payload: m.Payload(), QoS: m.Qos(),
+				Retain: m.Retained(), Dup: m.Duplicate(), PacketID: m.MessageID(),
+			}, m.Ack)
+		})
+	l.client = paho.NewClient(opts)
+	token := l.client.Connect()
+	select {
+	case <-token.Done():
+	case <-ctx.Done():
+		_ = nc.Close() // this ends the handshake
+		<-token.Done()
+		l.close()
+		return nil, ctx.Err()
+	}
+	if err := token.Error(); err != nil {
+		_ = nc.Close() // its error adds nothing
+		return nil, connackError(cfg, token, err)
+	}
+	return l, nil
+}
+
+// connackError says why the broker did not accept the connection.
+func connackError(cfg linkConfig, token paho.Token, err error) error {
+	var code byte
+	if t, ok := token.(*paho.ConnectToken); ok {
+		code = t.ReturnCode()
+	}
+	name := cfg.broker.Name
+	switch code {
+	case packets.ErrRefusedBadUsernameOrPassword, packets.ErrRefusedNotAuthorised:
+		user := fmt.Sprintf("user %q", cfg.broker.Username)
+		if cfg.broker.Username == "" {
+			user = "a client without a user name"
+		}
+		return fmt.Errorf("broker %q %w %s (%w); check brokers.%s.username and password_file, and the broker's access rules", name, errRefused, user, err, name)
+	case packets.ErrRefusedIDRejected:
+		return fmt.Errorf("broker %q %w the client id %q (%w); it may take only 23 letters and digits", name, errRefused, cfg.clientID, err)
+	case packets.ErrRefusedBadProtocolVersion:
+		return fmt.Errorf("broker %q %w MQTT 3.1.1 (%w)", name, errRefused, err)
+	default:
+		return fmt.Errorf("connect to broker %q at %s: %w", name, cfg.broker.URL, err)
+	}
+}
+
+// end marks the link as ended because of err; the first reason counts.
+func (l *link) end(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = err
+		close(l.down)
+	}
+}
+
+// reason says why the link ended.
+func (l *link) reason() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// alive reports whether what is written now may arrive.
+func (l *link) alive() bool {
+	select {
+	case <-l.down:
+		return false
+	default:
+		return !l.conn.gone.Load()
+	}
+}
+
+// close says goodbye where that is possible and ends the link. The broker
+// publishes no will then and keeps the session, unless it is a clean one.
+func (l *link) close() {
+	if l.alive() {
+		l.client.Disconnect(uint(quiesce / time.Millisecond))
+	}
+	l.end(errClosed)
+	_ = l.conn.Close()      // may be closed by the client already
+	l.client.Disconnect(50) // what is left of the client, if the goodbye did not get through
+}
+
+// subscribe asks for a filter and returns the QoS that was granted. A refusal
+// is an errRefused.
+func (l *link) subscribe(ctx context.Context, filter string, qos byte) (granted byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, subackTimeout)
+	defer cancel()
+	token := l.client.Subscribe(filter, qos, nil)
+	select {
+	case <-token.Done():
+	case <-l.down:
+		return 0, fmt.Errorf("subscribe to %q: %w", filter, l.reason())
+	case <-ctx.Done():
+		return 0, fmt.Errorf("subscribe to %q: no answer from the broker: %w", filter, ctx.Err())
+	}
+	if err := token.Error(); err != nil {
+		return 0, fmt.Errorf("subscribe to %q: %w", filter, err)
+	}
+	granted = subackFailure
+	if t, ok := token.(*paho.SubscribeToken); ok {
+		for _, code := range t.Result() { // one filter, one code
+			granted = code
+		}
+	}
+	if granted > 2 {
+		return 0, fmt.Errorf("the broker %w the subscription to %q; its access rules do not allow this user or client id to read there", errRefused, filter)
+	}
+	return granted, nil
+}
+
+// publish hands a message to the client. The channel is closed when the broker
+// has acknowledged it (QoS 0: when it is written) or failed to; err says which,
+// once it is closed. publish blocks while the connection takes nothing, up to
+// writeTimeout.
+func (l *link) publish(topic string, data []byte, qos byte, retain bool) (done <-chan struct{}, err func() error) {
+	token := l.client.Publish(topic, qos, retain, data)
+	return token.Done(), token.Error
+}
+
+// noStore keeps nothing: what was not acknowledged is sent again by the broker,
+// and what was not published is kept by whoever publishes.
+type noStore struct{}
+
+func (noStore) Open()                             {}
+func (noStore) Put(string, packets.ControlPacket) {}
+func (noStore) Get(string) packets.ControlPacket  { return nil }
+func (noStore) All() []string                     { return nil }
+func (noStore) Del(string)                        {}
+func (noStore) Close()                            {}
+func (noStore) Reset()                            {}
+
+// EndSession ends the session that a broker keeps for a client id: its
+// subscription and the messages that wait in it. Nobody may use the id at the
+// time. It is for a trigger that is removed.
+func EndSession(ctx context.Context, b Broker, clientID string) error {
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	l, err := connect(ctx, linkConfig{broker: b, clientID: clientID, clean: true, keepAlive: 30 * time.Second})
+	if err != nil {
+		return fmt.Errorf("end session %q: %w", clientID, err)
+	}
+	l.close()
+	return nil
+}

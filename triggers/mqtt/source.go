@@ -1,0 +1,273 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/edgefn/edgefn/triggers"
+)
+
+// Why a link was ended from this side, though nothing was wrong with it.
+var (
+	errResync = errors.New("connecting anew: the function has caught up and the broker shall send the rest")
+	errLetGo  = errors.New("connecting anew: the node gave an event back unsettled and the broker shall send it again")
+)
+
+// manyShort is how many connections in a row must end early before it is said
+// that somebody else may use the client id.
+const manyShort = 3
+
+// Source hands the messages of one trigger to the node. Its methods are safe
+// for concurrent use.
+type Source struct {
+	cfg     SourceConfig
+	log     *slog.Logger
+	running atomic.Bool
+
+	in inbox
+
+	mu    sync.Mutex
+	state string
+	err   error
+}
+
+// SourceStats counts since the Source was made.
+type SourceStats struct {
+	Connects  uint64 // connections that the broker accepted
+	Delivered uint64 // events that the Sink took
+	Repeats   uint64 // messages recognised as sent again
+	Dropped   uint64 // QoS 0 messages dropped because too many waited
+	NoID      uint64 // events without the id that the trigger asks for
+}
+
+// NewSource makes a Source. It reports every fault of cfg at once.
+func NewSource(cfg SourceConfig) (*Source, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("trigger %q of function %q: %w", cfg.Binding.Trigger.Name, cfg.Binding.Function, err)
+	}
+	s := &Source{
+		cfg: cfg, state: StateConnecting,
+		log: cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name,
+			keyFunction, cfg.Binding.Function, keyTrigger, cfg.Binding.Trigger.Name),
+	}
+	s.in.init(cfg, s.log)
+	return s, nil
+}
+
+// Status tells the state, one of the State constants, and why it is so: the
+// last error, or nil once all is well.
+func (s *Source) Status() (state string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state, s.err
+}
+
+func (s *Source) set(state string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state, s.err = state, err
+}
+
+// Stats returns the counters.
+func (s *Source) Stats() SourceStats { return s.in.snapshot() }
+
+// Run connects, stays connected and hands events to the Sink until ctx is
+// done. Then it takes no more, waits up to SourceConfig.Drain for what the Sink
+// has taken to be settled, acknowledges it and returns nil. It runs once.
+//
+// An event that is settled after Run has returned is not acknowledged; the
+// broker sends its message again in the next run.
+func (s *Source) Run(ctx context.Context) error {
+	if !s.running.CompareAndSwap(false, true) {
+		return errors.New("source was run before; make a new one")
+	}
+	var wg sync.WaitGroup
+	delivered := make(chan struct{})
+	wg.Go(func() {
+		defer close(delivered)
+		s.deliver(ctx)
+	})
+	stopAcks := make(chan struct{})
+	wg.Go(func() { s.in.acknowledge(stopAcks) })
+	s.stayConnected(ctx, delivered)
+	close(stopAcks)
+	wg.Wait()
+	s.set(StateStopped, nil)
+	return nil
+}
+
+// stayConnected makes one connection after the other until ctx is done.
+func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
+	failures, short := 0, 0
+	for ctx.Err() == nil {
+		up, err := s.session(ctx, delivered)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errResync) {
+			s.log.Info("connecting anew", keyErr, err)
+			continue
+		}
+		lasted := time.Duration(0)
+		if !up.IsZero() {
+			lasted = time.Since(up)
+		}
+		failures = s.cfg.Backoff.failures(failures, lasted)
+		if up.IsZero() || lasted >= s.cfg.Backoff.Stable || errors.Is(err, errLetGo) {
+			short = 0
+		} else if short++; short >= manyShort {
+			err = fmt.Errorf("broker %q ended %d connections in a row within %s; is another client using the client id %q? (%w)",
+				s.cfg.Broker.Name, short, s.cfg.Backoff.Stable, s.cfg.ClientID, err)
+		}
+		state := StateOffline
+		if errors.Is(err, errRefused) {
+			state = StateRefused
+		}
+		s.set(state, err)
+		wait := s.cfg.Backoff.wait(failures, rand.Float64()) //nolint:gosec // G404: jitter is no secret
+		s.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
+		sleep(ctx, nil, wait)
+	}
+}
+
+// session is one connection from dialling to its end. up is when it was
+// accepted.
+func (s *Source) session(ctx context.Context, delivered <-chan struct{}) (up time.Time, err error) {
+	w := s.in.next()
+	l, err := connect(ctx, linkConfig{broker: s.cfg.Broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive, watcher: w})
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer l.close()
+	up = time.Now()
+	if err := s.subscribe(ctx, l); err != nil && ctx.Err() == nil {
+		return up, err
+	}
+	if ctx.Err() == nil {
+		s.set(StateConnected, nil)
+		s.log.Info("subscribed", "topic", s.cfg.Binding.Trigger.MQTT.Topic)
+	}
+	select {
+	case <-ctx.Done():
+		s.drain(l, delivered)
+		return up, ctx.Err()
+	case <-l.down:
+		return up, fmt.Errorf("connection to broker %q lost: %w", s.cfg.Broker.Name, l.reason())
+	case <-w.resync:
+		return up, errResync
+	case <-w.gaveBack:
+		// Others may come with it; and a node that stops ends us soon.
+		sleep(ctx, l.down, s.cfg.Backoff.First)
+		return up, errLetGo
+	}
+}
+
+// subscribe tries until the broker grants the subscription. A broker that
+// restarted may have forgotten it, so it is asked for on each connection.
+func (s *Source) subscribe(ctx context.Context, l *link) error {
+	t := s.cfg.Binding.Trigger.MQTT
+	for refusals := 1; ; refusals++ {
+		granted, err := l.subscribe(ctx, t.Topic, t.QoS)
+		if err == nil {
+			if granted < t.QoS {
+				s.log.Warn("broker granted a lower QoS", "topic", t.Topic, "asked", t.QoS, "granted", granted)
+			}
+			return nil
+		}
+		if !errors.Is(err, errRefused) {
+			return err
+		}
+		err = fmt.Errorf("broker %q: %w", s.cfg.Broker.Name, err)
+		s.set(StateRefused, err)
+		wait := s.cfg.Backoff.wait(refusals, rand.Float64()) //nolint:gosec // G404: jitter is no secret
+		s.log.Warn("subscription refused", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
+		sleep(ctx, l.down, wait)
+		select {
+		case <-l.down:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		default:
+		}
+	}
+}
+
+// drain waits until nothing of what the Sink has taken is unsettled or
+// unacknowledged.
+func (s *Source) drain(l *link, delivered <-chan struct{}) {
+	timeout := time.NewTimer(s.cfg.Drain)
+	defer timeout.Stop()
+	settled := s.in.settled
+	for first := true; first || !s.in.idle(); first = false {
+		wait := delivered
+		if !first {
+			wait = settled
+		}
+		select {
+		case <-wait:
+		case <-l.down:
+			return
+		case <-timeout.C:
+			s.log.Warn("stopped with events unsettled; the broker will send them again")
+			return
+		}
+	}
+}
+
+// deliver hands over what is in the queue, in order, until ctx is done. The
+// Sink holds it up while the function is full.
+func (s *Source) deliver(ctx context.Context) {
+	b := s.cfg.Binding
+	for {
+		it, ok := s.in.take(ctx)
+		if !ok {
+			return
+		}
+		e, own := Event(s.cfg.Broker.Name, b.Trigger, it.msg, s.cfg.Now())
+		s.in.countID(own || b.Trigger.ID == "")
+		d := triggers.Delivery{Function: b.Function, Trigger: b.Trigger.Name, Event: e, OwnID: own, Settle: s.in.settler(it.held)}
+		if !s.handOver(ctx, d) {
+			d.Settle(triggers.ErrStopped)
+			return
+		}
+		s.in.countDelivered()
+		s.log.Debug("delivered", "topic", e.Subject, "id", e.ID)
+	}
+}
+
+// handOver tries until the Sink takes d; the order of messages allows no other
+// in between. It returns false when ctx is done first.
+func (s *Source) handOver(ctx context.Context, d triggers.Delivery) bool {
+	again := Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
+	for n := 1; ; n++ {
+		err := s.cfg.Sink.Deliver(ctx, d)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if n == 1 || n%12 == 0 { // about once a minute
+			s.log.Warn("event not taken; trying again", keyErr, err)
+		}
+		sleep(ctx, nil, again.wait(n, rand.Float64())) //nolint:gosec // G404: jitter is no secret
+	}
+}
+
+// sleep waits for d, for ctx or for stop, whichever comes first.
+func sleep(ctx context.Context, stop <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-stop:
+	case <-ctx.Done():
+	}
+}
