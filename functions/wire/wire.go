@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -108,14 +109,32 @@ func (c *Conn) Read() (Frame, error) {
 	if uint64(n) > uint64(c.max) {
 		return Frame{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLong, n, c.max)
 	}
-	buf := make([]byte, n)
-	if _, err := io.ReadFull(c.r, buf); err != nil {
+	buf, err := c.body(int(n))
+	if err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 			return Frame{}, fmt.Errorf("%w: cut in its body", ErrFrame)
 		}
 		return Frame{}, err
 	}
 	return Decode(buf)
+}
+
+// trust is how much of an announced length is allocated before any of it has
+// arrived.
+const trust = 64 << 10
+
+// body reads n bytes. It allocates as they arrive, so that an instance that
+// announces a long frame and sends nothing costs the node no memory.
+func (c *Conn) body(n int) ([]byte, error) {
+	if n <= trust {
+		buf := make([]byte, n)
+		_, err := io.ReadFull(c.r, buf)
+		return buf, err
+	}
+	var buf bytes.Buffer
+	buf.Grow(trust)
+	_, err := io.CopyN(&buf, c.r, int64(n))
+	return buf.Bytes(), err
 }
 
 // Write sends a frame with body encoded. The frame goes out in one write.

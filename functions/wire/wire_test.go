@@ -1,0 +1,351 @@
+package wire_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/wire"
+)
+
+// pipe is both ends of a connection in memory: what is written is read back.
+type pipe struct{ bytes.Buffer }
+
+func TestRoundTrip(t *testing.T) {
+	tests := []struct {
+		name string
+		kind wire.Kind
+		id   uint64
+		body any
+		into any
+	}{
+		{"hello", wire.KindHello, 0, wire.Hello{V: wire.Version, Runtime: "python 3.11.2", SDK: "1"}, &wire.Hello{}},
+		{"event", wire.KindEvent, 7, wire.EventBody{
+			Event:   map[string]any{"id": "1", "data": []byte{0, 1, 255}},
+			Context: wire.Context{Invocation: "i", Function: "f", Version: "v", Trigger: "t", Attempt: 2, DeadlineMS: 5000, MaxFrame: 99},
+		}, &wire.EventBody{}},
+		{"result", wire.KindResult, math.MaxUint64, wire.Result{Data: []byte("28.5"), DataContentType: "text/plain"}, &wire.Result{}},
+		{"empty result", wire.KindResult, 1, wire.Result{Data: []byte{}}, &wire.Result{}},
+		{"no result", wire.KindResult, 1, wire.Result{}, &wire.Result{}},
+		{"failure", wire.KindFailure, 1, wire.Failure{Kind: "raised", Message: "m", Detail: "d"}, &wire.Failure{}},
+		{"call", wire.KindPublish, 3, wire.Call{
+			Function: "f", Key: "k", Prefix: "p", Value: []byte("v"), Broker: "b",
+			Topic: "t", Data: []byte("d"), QoS: 2, Retain: true, Type: "y", Subject: "s", ID: "i",
+		}, &wire.Call{}},
+		{"reply", wire.KindOK, 3, wire.Reply{Found: true, Value: []byte("v"), Keys: []string{"a", "b"}, ID: "i", Message: "m"}, &wire.Reply{}},
+		{"log", wire.KindLog, 0, wire.Log{Level: "info", Text: "läuft ☃"}, &wire.Log{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := wire.NewConn(&pipe{}, wire.MaxFrame)
+			if err := conn.Write(tt.kind, tt.id, tt.body); err != nil {
+				t.Fatal(err)
+			}
+			f, err := conn.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Kind != tt.kind || f.ID != tt.id {
+				t.Errorf("got %s %d, want %s %d", f.Kind, f.ID, tt.kind, tt.id)
+			}
+			if err := f.Into(tt.into); err != nil {
+				t.Fatal(err)
+			}
+			want := tt.body
+			got := reflect.ValueOf(tt.into).Elem().Interface()
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("body (-want +got):\n%s", diff)
+			}
+			if _, err := conn.Read(); !errors.Is(err, io.EOF) {
+				t.Errorf("read behind the last frame: %v, want io.EOF", err)
+			}
+		})
+	}
+}
+
+// The bytes of a frame are fixed: an SDK in an image outlives the node that
+// built it.
+func TestEncodeGolden(t *testing.T) {
+	tests := []struct {
+		name string
+		kind wire.Kind
+		id   uint64
+		body any
+		want string
+	}{
+		{"hello", wire.KindHello, 0, wire.Hello{V: 1, Runtime: "go", SDK: "1"}, "0000001d" + "83" + "6568656c6c6f" + "00" + "a3" + "617601" + "6373646b6131" + "6772756e74696d6562676f"},
+		{"result", wire.KindResult, 1, wire.Result{}, "00000021" + "83" + "66726573756c74" + "01" + "a2" + "6464617461f6" + "6f64617461636f6e74656e747479706560"},
+		{"log", wire.KindLog, 0, wire.Log{Level: "info", Text: "hi"}, "0000001a" + "83" + "636c6f67" + "00" + "a2" + "6474657874626869" + "656c6576656c64696e666f"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b, err := wire.Encode(tt.kind, tt.id, tt.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := hex.EncodeToString(b); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestCutFrames(t *testing.T) {
+	whole, err := wire.Encode(wire.KindLog, 0, wire.Log{Level: "info", Text: "hello"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole {
+		_, err := wire.NewConn(&pipe{*bytes.NewBuffer(whole[:n:n])}, wire.MaxFrame).Read()
+		if n == 0 {
+			if !errors.Is(err, io.EOF) || errors.Is(err, wire.ErrFrame) {
+				t.Errorf("nothing to read: %v, want io.EOF", err)
+			}
+			continue
+		}
+		if !errors.Is(err, wire.ErrFrame) {
+			t.Errorf("cut after %d of %d bytes: %v, want ErrFrame", n, len(whole), err)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	const limit = 100
+	b, err := wire.Encode(wire.KindLog, 0, wire.Log{Text: ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := limit - (len(b) - 4) - 1 // a text over 23 bytes takes one more byte of head
+
+	p := &pipe{}
+	conn := wire.NewConn(p, limit)
+	if err := conn.Write(wire.KindLog, 0, wire.Log{Text: strings.Repeat("x", room+1)}); !errors.Is(err, wire.ErrTooLong) {
+		t.Errorf("write over the limit: %v, want ErrTooLong", err)
+	}
+	if p.Len() != 0 {
+		t.Errorf("a refused frame left %d bytes on the connection", p.Len())
+	}
+	if err := conn.Write(wire.KindLog, 0, wire.Log{Text: strings.Repeat("x", room)}); err != nil {
+		t.Errorf("write at the limit: %v", err)
+	}
+	if _, err := conn.Read(); err != nil {
+		t.Errorf("read at the limit: %v", err)
+	}
+
+	// The length alone decides: nothing is allocated for it or read.
+	for _, n := range []uint32{limit + 1, 1 << 31, math.MaxUint32} {
+		head := binary.BigEndian.AppendUint32(nil, n)
+		if _, err := wire.NewConn(&pipe{*bytes.NewBuffer(head)}, limit).Read(); !errors.Is(err, wire.ErrTooLong) {
+			t.Errorf("a length of %d: %v, want ErrTooLong", n, err)
+		}
+	}
+}
+
+// The length of a frame is a claim: a peer that announces a large one and
+// sends nothing costs no memory.
+func TestAnnouncedLengthIsNotAllocated(t *testing.T) {
+	const limit = 64 << 20
+	head := binary.BigEndian.AppendUint32(nil, limit)
+	allocated := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := wire.NewConn(&pipe{*bytes.NewBuffer(bytes.Clone(head))}, limit).Read(); !errors.Is(err, wire.ErrFrame) {
+				b.Fatal(err)
+			}
+		}
+	}).AllocedBytesPerOp()
+	if allocated > 1<<20 {
+		t.Errorf("reading a cut frame that announces %d bytes allocates %d", limit, allocated)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	deep := strings.Repeat("81", 40) + "00"
+	tests := []struct{ name, hex string }{
+		{"nothing", ""},
+		{"not CBOR", "ff"},
+		{"a map", "a0"},
+		{"two elements", "82" + "6161" + "00"},
+		{"four elements", "84" + "6161" + "00" + "a0" + "00"},
+		{"kind is a number", "83" + "01" + "00" + "a0"},
+		{"id is negative", "83" + "6161" + "20" + "a0"},
+		{"id is text", "83" + "6161" + "6161" + "a0"},
+		{"bytes behind it", "83" + "6161" + "00" + "a0" + "00"},
+		{"kind is not UTF-8", "83" + "61ff" + "00" + "a0"},
+		{"indefinite length", "9f" + "6161" + "00" + "a0" + "ff"},
+		{"a tag", "83" + "6161" + "00" + "c1" + "00"},
+		{"nested deeply", "83" + "6161" + "00" + deep},
+		{"an array of 2^32 elements", "83" + "6161" + "00" + "9a" + "ffffffff"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b, err := hex.DecodeString(tt.hex)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f, err := wire.Decode(b); !errors.Is(err, wire.ErrFrame) {
+				t.Errorf("got %+v, %v, want ErrFrame", f, err)
+			}
+		})
+	}
+}
+
+func TestIntoRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		body any
+		into any
+	}{
+		{"text for bytes", map[string]any{"value": 1}, &wire.Call{}},
+		{"a number for text", map[string]any{"key": 1}, &wire.Call{}},
+		{"a large QoS", map[string]any{"qos": 300}, &wire.Call{}},
+		{"an array", []int{1}, &wire.Result{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b, err := wire.Encode(wire.KindPut, 1, tt.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := wire.Decode(b[4:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Into(tt.into); !errors.Is(err, wire.ErrFrame) {
+				t.Errorf("got %v, want ErrFrame", err)
+			}
+		})
+	}
+}
+
+func TestHelloCheck(t *testing.T) {
+	if err := (wire.Hello{V: wire.Version}).Check(); err != nil {
+		t.Errorf("own version: %v", err)
+	}
+	for _, v := range []uint{0, wire.Version + 1, 1 << 30} {
+		if err := (wire.Hello{V: v}).Check(); !errors.Is(err, wire.ErrVersion) {
+			t.Errorf("version %d: %v, want ErrVersion", v, err)
+		}
+	}
+}
+
+func TestMapEventRefuses(t *testing.T) {
+	tests := []map[string]any{
+		{"data": "text"},
+		{"id": 1},
+		{"id": nil},
+		{"extension": []byte("x")},
+		{"time": "yesterday"},
+	}
+	for _, m := range tests {
+		if e, err := wire.MapEvent(m); !errors.Is(err, wire.ErrFrame) {
+			t.Errorf("MapEvent(%v) = %+v, %v, want ErrFrame", m, e, err)
+		}
+	}
+}
+
+func TestEventRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.String()
+		want := functions.Event{
+			ID: text.Draw(t, "id"), Type: text.Draw(t, "type"), Source: text.Draw(t, "source"),
+			Subject: text.Draw(t, "subject"), DataContentType: text.Draw(t, "datacontenttype"),
+			Data:       rapid.SliceOf(rapid.Byte()).Draw(t, "data"),
+			Extensions: rapid.MapOf(rapid.StringMatching(`x[a-z0-9]{1,19}`), text).Draw(t, "extensions"),
+		}
+		if rapid.Bool().Draw(t, "has a time") {
+			// RFC 3339 has years of four digits.
+			want.Time = time.Unix(rapid.Int64Range(-62135596799, 253402300799).Draw(t, "s"), rapid.Int64Range(0, 999999999).Draw(t, "ns")).UTC()
+		}
+		b, err := wire.Encode(wire.KindEvent, 1, wire.EventBody{Event: wire.EventMap(&want)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := wire.Decode(b[4:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body wire.EventBody
+		if err := f.Into(&body); err != nil {
+			t.Fatal(err)
+		}
+		got, err := wire.MapEvent(body.Event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// FuzzDecode feeds what an instance may send. Whatever decodes must be bounded
+// and must encode again to a frame that says the same.
+func FuzzDecode(f *testing.F) {
+	for _, body := range []any{
+		wire.Hello{V: 1, Runtime: "python 3.11", SDK: "1"},
+		wire.Result{Data: []byte("x")},
+		wire.Call{Function: "f", Key: "k", Value: []byte{0}, Topic: "a/b", QoS: 1, Retain: true},
+		wire.EventBody{Event: wire.EventMap(&functions.Event{ID: "1", Time: time.Unix(1, 2), Data: []byte("d"), Extensions: map[string]string{"a": "b"}})},
+		wire.Reply{Found: true, Keys: []string{"a"}},
+	} {
+		b, err := wire.Encode(wire.KindPut, 1, body)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[4:])
+	}
+	f.Add([]byte{0x83, 0x61, 0x61, 0x00, 0x9a, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frame, err := wire.Decode(b)
+		if err != nil {
+			if !errors.Is(err, wire.ErrFrame) {
+				t.Fatalf("error %v is not ErrFrame", err)
+			}
+			return
+		}
+		for _, into := range []any{&wire.Hello{}, &wire.EventBody{}, &wire.Result{}, &wire.Failure{}, &wire.Call{}, &wire.Reply{}, &wire.Log{}} {
+			if err := frame.Into(into); err != nil {
+				if !errors.Is(err, wire.ErrFrame) {
+					t.Fatalf("error %v is not ErrFrame", err)
+				}
+				continue
+			}
+			if e, ok := into.(*wire.EventBody); ok {
+				if _, err := wire.MapEvent(e.Event); err != nil {
+					continue
+				}
+			}
+			again, err := wire.Encode(frame.Kind, frame.ID, into)
+			if err != nil {
+				t.Fatalf("encode what was decoded: %v", err)
+			}
+			second, err := wire.Decode(again[4:])
+			if err != nil {
+				t.Fatalf("decode what was encoded: %v", err)
+			}
+			if second.Kind != frame.Kind || second.ID != frame.ID {
+				t.Fatalf("got %s %d, want %s %d", second.Kind, second.ID, frame.Kind, frame.ID)
+			}
+			fresh := reflect.New(reflect.TypeOf(into).Elem()).Interface()
+			if err := second.Into(fresh); err != nil {
+				t.Fatalf("decode the body of what was encoded: %v", err)
+			}
+			if diff := cmp.Diff(into, fresh, cmpopts.EquateEmpty(), cmpopts.EquateNaNs()); diff != "" {
+				t.Fatalf("(-first +second):\n%s", diff)
+			}
+		}
+	})
+}
