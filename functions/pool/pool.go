@@ -218,7 +218,7 @@ func (p *Pool) closeSandbox(ctx context.Context, wg *sync.WaitGroup) {
 }
 
 // lost drops a sandbox that is gone or that can no longer be trusted.
-func (p *Pool) lost(s Sandbox) {
+func (p *Pool) lost(ctx context.Context, s Sandbox) {
 	p.mu.Lock()
 	if p.sandbox != s {
 		p.mu.Unlock()
@@ -226,7 +226,7 @@ func (p *Pool) lost(s Sandbox) {
 	}
 	p.sandbox, p.opening = nil, true
 	p.mu.Unlock()
-	err := s.Close(context.Background())
+	err := s.Close(context.WithoutCancel(ctx))
 	p.mu.Lock()
 	p.opening = false
 	if err != nil {

@@ -52,7 +52,7 @@ func (w *worker) start(ctx context.Context) bool {
 		}
 		w.release(false)
 		if gone {
-			w.p.lost(w.sandbox)
+			w.p.lost(ctx, w.sandbox)
 		}
 		w.p.startFailed(functions.Failf(functions.FailTransient, "%v", err), gone)
 		return false
@@ -66,7 +66,7 @@ func (w *worker) start(ctx context.Context) bool {
 	stop := context.AfterFunc(ctx, in.Kill)
 	defer stop()
 	if f := w.hello(); f != nil {
-		w.bury(false)
+		w.bury(ctx, false)
 		w.p.startFailed(f, false)
 		return false
 	}
@@ -122,15 +122,15 @@ func (w *worker) serveOne(ctx context.Context) bool {
 	case r = <-w.work: // nil: closed, let go
 	case <-w.in.Exited():
 		if w.p.unspare(w) {
-			w.bury(false)
-			w.died()
+			w.bury(ctx, false)
+			w.died(ctx)
 			return false
 		}
 		r = <-w.work
 	}
 	if r == nil {
 		w.in.Kill()
-		w.bury(false)
+		w.bury(ctx, false)
 		return false
 	}
 	logged := make(chan struct{})
@@ -152,16 +152,16 @@ func (w *worker) serveOne(ctx context.Context) bool {
 		return true
 	}
 	w.in.Kill()
-	w.bury(true)
+	w.bury(ctx, true)
 	close(logged)
 	return false
 }
 
 // died accounts for a spare that ended by itself.
-func (w *worker) died() {
+func (w *worker) died(ctx context.Context) {
 	select {
 	case <-w.sandbox.Done():
-		w.p.lost(w.sandbox)
+		w.p.lost(ctx, w.sandbox)
 	default:
 		w.p.startFailed(w.ended(functions.FailExited, io.EOF, "while it waited for an event"), false)
 	}
@@ -176,7 +176,7 @@ func (w *worker) handle(ctx context.Context, r *request) (answer, bool) {
 	deadline := begin.Add(fn.Timeout)
 	_ = w.in.Socket().SetDeadline(deadline)
 	interrupt := func() { _ = w.in.Socket().SetDeadline(time.Unix(1, 0)) }
-	stop1, stop2 := context.AfterFunc(ctx, interrupt), context.AfterFunc(r.ctx, interrupt)
+	stop1, stop2 := context.AfterFunc(ctx, interrupt), context.AfterFunc(r.ctx, interrupt) //nolint:contextcheck // two that may each end it
 	res, fail := w.converse(r, deadline)
 	stop1()
 	stop2()
@@ -339,7 +339,7 @@ func (w *worker) ended(kind functions.FailureKind, err error, when string) *func
 }
 
 // bury waits until nothing of the instance is left and frees its slot.
-func (w *worker) bury(served bool) {
+func (w *worker) bury(ctx context.Context, served bool) {
 	w.in.Kill()
 	t := time.NewTimer(buryTimeout)
 	defer t.Stop()
@@ -347,7 +347,7 @@ func (w *worker) bury(served bool) {
 	case <-w.in.Exited():
 	case <-t.C:
 		// It cannot be killed (stuck in the kernel): its sandbox is given up.
-		w.p.lost(w.sandbox)
+		w.p.lost(ctx, w.sandbox)
 	}
 	_ = w.in.Socket().Close()
 	w.output.Wait()

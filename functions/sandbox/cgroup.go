@@ -84,23 +84,27 @@ func (c *cgroups) enable(dir string) error {
 	return nil
 }
 
+// everywhere are the node's folders in every hierarchy: on v1 the container
+// runtime makes a container's group in those that edgefn does not use as well.
+func (c *cgroups) everywhere() []string {
+	if c.v2 {
+		return c.dirs
+	}
+	dirs, _ := filepath.Glob(cgroupRoot + "/*" + c.prefix)
+	return dirs
+}
+
 // removeAll removes every group of the node that has no process left.
 func (c *cgroups) removeAll() {
-	for _, d := range c.dirs {
+	for _, d := range c.everywhere() {
 		removeTree(d)
-		_ = os.Remove(filepath.Dir(d)) // /edgefn, if no other node uses it
+		_ = unix.Rmdir(filepath.Dir(d)) // /edgefn, if no other node uses it
 	}
 }
 
 func (c *cgroups) removeSandbox(id string) {
-	for _, d := range c.dirs {
+	for _, d := range c.everywhere() {
 		removeTree(filepath.Join(d, id))
-	}
-	if !c.v2 { // runc makes the container's group in every hierarchy
-		all, _ := filepath.Glob(cgroupRoot + "/*" + c.prefix + "/" + id)
-		for _, d := range all {
-			removeTree(d)
-		}
 	}
 }
 
@@ -220,9 +224,9 @@ func (g *slotGroup) begin() {
 
 // cpuTime is the CPU time of all processes that were ever in the group.
 func (g *slotGroup) cpuTime() time.Duration {
-	b, buf := [1024]byte{}, []byte(nil)
+	var b [1024]byte
 	n, _ := g.cpu.ReadAt(b[:], 0)
-	buf = b[:n]
+	buf := b[:n]
 	if !g.v2 {
 		return time.Duration(parseInt(buf))
 	}

@@ -22,6 +22,10 @@ import (
 // systemSocket is where a system's own containerd listens.
 const systemSocket = "/run/containerd/containerd.sock"
 
+// runtimeState is where containerd's shims keep their sockets and the OCI
+// runtime its state, whatever folders containerd was given.
+const runtimeState = "/run/containerd"
+
 // snapshotter is the only one whose layers can be stacked under a root of ours.
 const snapshotter = "overlayfs"
 
@@ -99,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 			h.Close(context.WithoutCancel(ctx))
 		}
 	}()
-	h.client, err = containerd.New(address, containerd.WithDefaultNamespace("edgefn-"+h.id), containerd.WithTimeout(10*time.Second))
+	h.client, err = containerd.New(address, containerd.WithDefaultNamespace(h.namespace()), containerd.WithTimeout(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoContainerd, address, err)
 	}
@@ -114,8 +118,11 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 }
 
 func (h *Host) context(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, "edgefn-"+h.id)
+	return namespaces.WithNamespace(ctx, h.namespace())
 }
+
+// namespace is the node's own in containerd.
+func (h *Host) namespace() string { return "edgefn-" + h.id }
 
 func (h *Host) sandboxesDir() string { return filepath.Join(h.cfg.RunDir, "sandboxes") }
 func (h *Host) skeletonDir() string  { return filepath.Join(h.cfg.RunDir, "roots") }
@@ -145,6 +152,11 @@ func (h *Host) Close(ctx context.Context) {
 	_ = os.RemoveAll(h.sandboxesDir())
 	if h.private != nil {
 		h.private.stop()
+	}
+	// The OCI runtime's folder of our namespace, and those above it if nobody
+	// else has anything there; containerd leaves them.
+	for _, d := range []string{runtimeState + "/runc/" + h.namespace(), runtimeState + "/runc", runtimeState + "/s", runtimeState} {
+		_ = os.Remove(d)
 	}
 }
 

@@ -25,7 +25,7 @@ var etcFiles = []string{
 // on an older system.
 var usrLinks = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 
-const passwd = "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+const users = "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
 
 // writeSkeletons makes the lowest layers of the two kinds of root: "bare" for
 // an image of its own and "host" for the node's /usr.
@@ -42,7 +42,7 @@ func writeSkeletons(dir string) error {
 		}
 		for name, text := range map[string]string{
 			"etc/hosts": "", "etc/resolv.conf": "", "etc/hostname": "edgefn\n",
-			"etc/passwd": passwd, "etc/group": "root:x:0:\nnogroup:x:65534:\n", "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+			"etc/passwd": users, "etc/group": "root:x:0:\nnogroup:x:65534:\n", "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 		} {
 			if err := writeFile(filepath.Join(root, name), []byte(text)); err != nil {
 				return err

@@ -105,7 +105,7 @@ func (h *Host) open(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 	s := &Sandbox{h: h, id: id, spec: spec, done: make(chan struct{}), groups: map[int]*slotGroup{}, slots: map[int]*instance{}}
 	defer func() {
 		if err != nil {
-			s.remove(context.WithoutCancel(ctx))
+			_ = s.remove(context.WithoutCancel(ctx))
 		}
 	}()
 	if err := mkdirAll(dir); err != nil {

@@ -95,7 +95,7 @@ func host(t *testing.T, secrets map[string]string) *sandbox.Host {
 	if os.Geteuid() != 0 {
 		t.Skip("sandboxes need root")
 	}
-	dir, err := os.MkdirTemp("", "ef")
+	dir, err := os.MkdirTemp("", "ef") //nolint:usetesting // a short path: Unix sockets are below it
 	must(t, err)
 	must(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })

@@ -153,7 +153,7 @@ func cloneAndRun(flags uintptr, list []call, report *[8]byte) (pid int, errno sy
 		if e != 0 && !c.optional {
 			*(*uint32)(unsafe.Pointer(&report[0])) = uint32(i)
 			*(*uint32)(unsafe.Pointer(&report[4])) = uint32(e)
-			syscall.RawSyscall(unix.SYS_WRITE, statusFD, uintptr(unsafe.Pointer(report)), 8)
+			_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, statusFD, uintptr(unsafe.Pointer(report)), 8)
 			break
 		}
 		if c.keep {
@@ -161,6 +161,6 @@ func cloneAndRun(flags uintptr, list []call, report *[8]byte) (pid int, errno sy
 		}
 	}
 	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
 	}
 }

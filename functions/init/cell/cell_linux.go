@@ -74,7 +74,7 @@ func (f *Factory) Start(s Spec) (pid int, err error) {
 			return 0, fmt.Errorf("duplicate descriptor: %w", err)
 		}
 		moved = append(moved, fd)
-		return uintptr(fd), nil //nolint:gosec // a descriptor is not negative
+		return uintptr(fd), nil
 	}
 	for _, g := range s.Cgroups {
 		fd, err := move(g)
@@ -92,7 +92,7 @@ func (f *Factory) Start(s Spec) (pid int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		cs.do("place descriptor", unix.SYS_DUP3, fd, uintptr(to), 0) //nolint:gosec // 0 to 3
+		cs.do("place descriptor", unix.SYS_DUP3, fd, uintptr(to), 0)
 	}
 
 	cs.do("begin session", unix.SYS_SETSID)
@@ -108,7 +108,7 @@ func (f *Factory) Start(s Spec) (pid int, err error) {
 	cs.do("set group", sysSetresgid, id, id, id)
 	cs.do("set user", sysSetresuid, id, id, id)
 	cs.do("forbid new privileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
-	prog := &unix.SockFprog{Len: uint16(len(f.filter)), Filter: &f.filter[0]} //nolint:gosec // some 200 instructions
+	prog := &unix.SockFprog{Len: uint16(len(f.filter)), Filter: &f.filter[0]}
 	cs.pins.Pin(prog.Filter)
 	cs.do("load seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, cs.ptr(unsafe.Pointer(prog), prog))
 	cs.do("run "+s.Path, unix.SYS_EXECVE, cs.str(s.Path), cs.strs(s.Argv), cs.strs(s.Env))
