@@ -1,0 +1,10 @@
+// Package testbed proves edgefn through the doors that a user has.
+//
+// The scenarios are the testscript files in testdata: each reads as a session
+// on a machine with its own node, brokers and MQTT clients (mosquitto_pub and
+// mosquitto_sub, which are not ours). `make test` runs them; they need root,
+// and setup.sh installs what else they need. demo.sh is the demonstration,
+// bench/ measures, report/ prints the outcome of a test run.
+//
+// Nothing imports this package.
+package testbed
