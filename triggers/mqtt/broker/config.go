@@ -81,10 +81,11 @@ const (
 	maxSubscriptions = 1000    // subscriptions of one client
 	maxRetained      = 10000   // retained messages
 	maxRetainedBytes = 32 << 20
-	maxPending       = 10000 // events of function outputs on disk
-	maxKeepAlive     = 300   // seconds; MQTT 5 clients are told in CONNACK
-	maxAliases       = 64    // topic aliases of one client
-	maxClientID      = 1024  // bytes
+	maxPending       = 10000 // events of function outputs on disk, or in a trigger's lane
+	maxPendingBytes  = 64 << 20
+	maxKeepAlive     = 300  // seconds; MQTT 5 clients are told in CONNACK
+	maxAliases       = 64   // topic aliases of one client
+	maxClientID      = 1024 // bytes
 
 	sweepEvery    = time.Second
 	closeGrace    = time.Second            // for the last bytes to a client that is disconnected

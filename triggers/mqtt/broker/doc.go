@@ -45,6 +45,6 @@
 //
 // # Locks
 //
-// In this order: Broker.route, Broker.mu, session.mu, conn.mu, then the leaves
+// In this order: Broker.routing, Broker.mu, session.mu, conn.mu, then the leaves
 // (subscriptions, lanes, store). No lock is held during I/O.
 package broker

@@ -138,14 +138,15 @@ func newLanes() *lanes {
 	return &lanes{quit: make(chan struct{}), byKey: map[string]*lane{}}
 }
 
-// open returns the lane of a key; close gives it back. A lane that still has
+// open returns the lane of a key, with bounds on its events and their bytes;
+// close gives it back. A lane that still has
 // something to do is found again by the next open.
-func (ls *lanes) open(key string) *lane {
+func (ls *lanes) open(key string, count, bytes int64) *lane {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	l := ls.byKey[key]
 	if l == nil {
-		l = &lane{key: key, budget: budget{maxCount: receiveMaximum, maxBytes: clientBytes}}
+		l = &lane{key: key, budget: budget{maxCount: count, maxBytes: bytes}}
 		ls.byKey[key] = l
 	}
 	l.users++

@@ -1,0 +1,503 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Broker is the node's own MQTT broker. Its methods are safe for use by
+// several goroutines.
+type Broker struct {
+	cfg   Config
+	store *store // set by Listen
+	ln    net.Listener
+	users *passwords // nil: anybody may connect
+
+	subs     subscriptions
+	retained retained
+	lanes    *lanes
+	total    budget // unfinished messages of all clients
+	bound    atomic.Pointer[bindings]
+	stats    counters
+	pending  pendingEvents
+	binding  bindState
+
+	// routing is held for reading while a message is routed, and for writing
+	// while a subscription or binding is made and the retained messages that it
+	// matches are looked up: so each message comes once, retained or live.
+	routing sync.RWMutex
+
+	mu       sync.Mutex
+	state    lifeState
+	sessions map[string]*session
+	conns    map[*conn]struct{}
+	wills    map[string]delayedWill // by client id
+	wg       sync.WaitGroup         // connections and what Bind started
+}
+
+type lifeState byte
+
+const (
+	made lifeState = iota
+	listening
+	running
+	ended
+)
+
+// New checks the configuration. It does no I/O.
+func New(cfg Config) (*Broker, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	b := &Broker{
+		cfg:      cfg,
+		lanes:    newLanes(),
+		total:    budget{maxCount: int64(cfg.MaxClients) * receiveMaximum, maxBytes: totalBytes},
+		sessions: map[string]*session{},
+		conns:    map[*conn]struct{}{},
+		wills:    map[string]delayedWill{},
+	}
+	b.bound.Store(&bindings{})
+	return b, nil
+}
+
+// Listen takes the address, reads the password file and opens the store. It is
+// apart from Run so that its error comes early: for a port that is in use it
+// names the address and wraps syscall.EADDRINUSE. After Listen, Run must be
+// called: it releases everything.
+func (b *Broker) Listen() (err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != made {
+		return errors.New("mqtt broker: Listen was called before")
+	}
+	if b.cfg.PasswordFile != "" {
+		if b.users, err = loadPasswords(b.cfg.PasswordFile); err != nil {
+			return fmt.Errorf("mqtt broker: %w", err)
+		}
+	}
+	tlsConfig, err := b.cfg.tlsConfig()
+	if err != nil {
+		return err
+	}
+	lc := net.ListenConfig{
+		// A client that vanished is noticed even where its protocol's
+		// keep-alive is off.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
+	}
+	ln, err := lc.Listen(context.Background(), "tcp", b.cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("mqtt broker: listen on %s: %w", b.cfg.Addr, err)
+	}
+	if tlsConfig != nil {
+		ln = tls.NewListener(ln, tlsConfig)
+	}
+	st, err := openStore(b.cfg.Dir)
+	if err != nil {
+		return errors.Join(fmt.Errorf("mqtt broker: %w", err), ln.Close())
+	}
+	st.onError = func(err error) {
+		b.cfg.Logger.Error("mqtt broker cannot store; messages are not acknowledged", keyErr, err)
+	}
+	b.store, b.ln, b.retained.st = st, ln, st
+	if err := b.load(); err != nil {
+		return errors.Join(fmt.Errorf("mqtt broker: read %s: %w", st.db.Path(), err), ln.Close(), st.close(false))
+	}
+	host, _, _ := net.SplitHostPort(b.cfg.Addr)
+	if !isLoopback(host) && tlsConfig == nil {
+		b.cfg.Logger.Warn("mqtt broker listens beyond this machine with no TLS: passwords and messages can be read on the network")
+	}
+	go st.run()
+	b.state = listening
+	return nil
+}
+
+func (b *Broker) load() error {
+	if err := b.retained.load(); err != nil {
+		return err
+	}
+	if err := b.pending.load(b.store); err != nil {
+		return err
+	}
+	if err := b.binding.load(b.store); err != nil {
+		return err
+	}
+	return b.restore(b.cfg.Clock().Unix())
+}
+
+// Addr is where the broker listens, with the port that it was given; empty
+// before Listen.
+func (b *Broker) Addr() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ln == nil {
+		return ""
+	}
+	return b.ln.Addr().String()
+}
+
+// Run serves until ctx is done and returns nil then. Clients are disconnected,
+// hand-overs end, what was acknowledged is on disk. A message whose event
+// settles later than that is not acknowledged: let events settle first.
+func (b *Broker) Run(ctx context.Context) error {
+	b.mu.Lock()
+	if b.state != listening {
+		b.mu.Unlock()
+		return errors.New("mqtt broker: Run needs one call of Listen before it")
+	}
+	b.state = running
+	ln := b.ln
+	b.mu.Unlock()
+
+	b.Bind(b.binding.current())
+	accepted := make(chan error, 1)
+	go func() { accepted <- b.accept(ln) }()
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	var err error
+loop:
+	for {
+		select {
+		case <-ctx.Done():
+			break loop
+		case err = <-accepted:
+			accepted <- nil
+			break loop
+		case <-tick.C:
+			b.sweep()
+		}
+	}
+	closeErr := ln.Close()
+	<-accepted
+	if errors.Is(closeErr, net.ErrClosed) {
+		closeErr = nil
+	}
+	return errors.Join(err, closeErr, b.shutdown())
+}
+
+func (b *Broker) shutdown() error {
+	b.mu.Lock()
+	b.state = ended
+	for c := range b.conns {
+		c.kill(packets.ErrServerShuttingDown.Code)
+	}
+	b.mu.Unlock()
+	b.lanes.stop() // also lets go of what waits for settlement
+	b.wg.Wait()
+	if err := b.store.close(true); err != nil {
+		return fmt.Errorf("mqtt broker: close store: %w", err)
+	}
+	return nil
+}
+
+// accept takes connections until the listener is closed.
+func (b *Broker) accept(ln net.Listener) error {
+	pause := time.Duration(0)
+	for {
+		nc, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			// Out of descriptors, most likely: it passes.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			b.cfg.Logger.Warn("mqtt broker cannot accept a connection", keyErr, err)
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		c := newConn(b, nc)
+		b.mu.Lock()
+		full := len(b.conns) >= b.cfg.MaxClients || b.state != running
+		if !full {
+			b.conns[c] = struct{}{}
+			b.wg.Add(1)
+		}
+		b.mu.Unlock()
+		if full {
+			b.stats.refused.Add(1)
+			_ = nc.Close()
+			continue
+		}
+		go func() {
+			defer b.wg.Done()
+			c.serve()
+			b.mu.Lock()
+			delete(b.conns, c)
+			b.mu.Unlock()
+		}()
+	}
+}
+
+// attach gives a connection its session; an older connection of the same
+// client is ended first [MQTT-3.1.4-3]. present tells that the session was
+// there before. The code is not 0 when the connection is refused.
+func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present bool, code packets.Code) {
+	deadline := time.NewTimer(b.cfg.ConnectTimeout)
+	defer deadline.Stop()
+	for {
+		b.mu.Lock()
+		if b.state != running {
+			b.mu.Unlock()
+			return false, packets.ErrServerShuttingDown
+		}
+		s := b.sessions[id]
+		if s != nil && s.online.Load() {
+			s.mu.Lock()
+			old := s.conn
+			s.mu.Unlock()
+			b.mu.Unlock()
+			if old != nil {
+				old.kill(packets.ErrSessionTakenOver.Code)
+				select {
+				case <-old.detached:
+				case <-deadline.C:
+					return false, packets.ErrServerBusy
+				case <-b.lanes.quit:
+					return false, packets.ErrServerShuttingDown
+				}
+			}
+			continue
+		}
+		var will *message
+		if s != nil && clean {
+			will = b.end(s)
+			s = nil
+		}
+		delete(b.wills, id) // [MQTT-3.1.3-9]
+		present = s != nil
+		if s == nil {
+			if len(b.sessions) >= b.cfg.MaxSessions {
+				b.mu.Unlock()
+				return false, packets.ErrQuotaExceeded
+			}
+			s = newSession(id, randomEpoch())
+			s.lane = b.lanes.open(clientLane(id), receiveMaximum, clientBytes)
+			b.sessions[id] = s
+		}
+		w := b.enter(s, c, expiry)
+		b.mu.Unlock()
+		if will != nil {
+			b.publishWill(s.lane, will)
+		}
+		if err := <-w; err != nil {
+			return false, packets.ErrServerUnavailable
+		}
+		return present, packets.CodeSuccess
+	}
+}
+
+// enter makes c the session's connection; b.mu is held. The channel tells when
+// that is on disk, where it must be.
+func (b *Broker) enter(s *session, c *conn, expiry int64) <-chan error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn, c.s, s.since = c, s, 0
+	s.online.Store(true)
+	s.rewind()
+	result := make(chan error, 1)
+	w := newWaiter(func(err error) { result <- err })
+	b.setExpiry(s, expiry, w)
+	w.done(nil)
+	return result
+}
+
+// setExpiry says how long the session outlives its connection, on disk too for
+// one that does; s.mu is held. A session that was persistent stays so until
+// its end: its queue is on disk.
+func (b *Broker) setExpiry(s *session, expiry int64, w *waiter) {
+	s.expiry = min(expiry, b.maxExpiry())
+	s.persistent = s.persistent || s.expiry > 0
+	if s.persistent {
+		b.store.put(bucketSessions, []byte(s.id), s.record(), w)
+	}
+}
+
+// maxExpiry is the longest that a session outlives its connection, in seconds.
+func (b *Broker) maxExpiry() int64 { return int64(b.cfg.SessionExpiry / time.Second) }
+
+// erase removes a session from the disk; s.mu is held.
+func (b *Broker) erase(s *session, w *waiter) {
+	for _, bucket := range []string{bucketSubs, bucketQueue, bucketReceived} {
+		b.store.write(change{bucket: bucket, key: keyOf(s.id, nil), prefix: true})
+	}
+	b.store.remove(bucketSessions, []byte(s.id), w)
+}
+
+// end removes a session that has no connection; b.mu is held. It returns a
+// will that waited for this, or nil.
+func (b *Broker) end(s *session) *message {
+	delete(b.sessions, s.id)
+	s.mu.Lock()
+	s.gone = true
+	filters := s.filters()
+	s.forgetQueue()
+	if s.persistent {
+		b.erase(s, nil)
+	}
+	s.mu.Unlock()
+	for _, f := range filters {
+		b.subs.remove(s, f)
+	}
+	b.lanes.close(s.lane)
+	will, waiting := b.wills[s.id]
+	delete(b.wills, s.id)
+	if !waiting {
+		return nil
+	}
+	return will.m
+}
+
+// detach takes the connection from its session, ends a session that does not
+// outlive it, and publishes the will unless the client said goodbye.
+func (b *Broker) detach(c *conn, goodbye bool) {
+	s := c.s
+	now := b.cfg.Clock().Unix()
+	var wills []*message
+	b.mu.Lock()
+	s.mu.Lock()
+	s.conn, s.since = nil, now
+	for _, w := range s.works {
+		w.conn = nil
+	}
+	s.online.Store(false)
+	ends := s.expiry == 0
+	if !ends {
+		s.unload()
+		b.store.put(bucketSessions, []byte(s.id), s.record(), nil)
+	}
+	s.mu.Unlock()
+	if c.will != nil && !goodbye && b.state == running {
+		if c.willDelay > 0 && !ends {
+			b.wills[s.id] = delayedWill{m: c.will, due: now + c.willDelay}
+		} else {
+			wills = append(wills, c.will)
+		}
+	}
+	if ends {
+		if will := b.end(s); will != nil {
+			wills = append(wills, will)
+		}
+	}
+	b.mu.Unlock()
+	close(c.detached)
+	for _, m := range wills {
+		b.publishWill(s.lane, m)
+	}
+}
+
+// sweep does what time brings: delayed wills, sessions and retained messages
+// that expire.
+func (b *Broker) sweep() {
+	now := b.cfg.Clock().Unix()
+	type will struct {
+		m    *message
+		lane *lane
+	}
+	var wills []will
+	b.mu.Lock()
+	for id, w := range b.wills {
+		if w.due <= now {
+			delete(b.wills, id)
+			if s := b.sessions[id]; s != nil {
+				wills = append(wills, will{w.m, s.lane})
+			}
+		}
+	}
+	for _, s := range slices.Collect(maps.Values(b.sessions)) {
+		s.mu.Lock()
+		over := s.conn == nil && s.since > 0 && s.since+s.expiry <= now
+		s.mu.Unlock()
+		if over {
+			b.cfg.Logger.Info("mqtt session expired", keyClient, s.id)
+			if m := b.end(s); m != nil {
+				wills = append(wills, will{m, s.lane})
+			}
+		}
+	}
+	b.mu.Unlock()
+	for _, w := range wills {
+		b.publishWill(w.lane, w.m)
+	}
+	b.retained.sweep(now)
+	b.pending.sweep(b.store, now)
+}
+
+// Stats are numbers about a broker, since Listen.
+type Stats struct {
+	Clients       int   `json:"clients"`  // connected now
+	Sessions      int   `json:"sessions"` // connected or kept
+	Subscriptions int   `json:"subscriptions"`
+	Retained      int   `json:"retained"`
+	Queued        int   `json:"queued"` // QoS 1 and 2 messages that wait for clients
+	QueuedBytes   int64 `json:"queued_bytes"`
+	Pending       int   `json:"pending"` // events of function outputs that wait on disk
+
+	Received         int64 `json:"received"`           // messages from clients
+	Sent             int64 `json:"sent"`               // messages to clients
+	Events           int64 `json:"events"`             // handed to the Sink
+	Repeats          int64 `json:"repeats"`            // messages recognised as sent again
+	Dropped          int64 `json:"dropped"`            // for full queues, and QoS 0 from clients that had to wait too long
+	Expired          int64 `json:"expired"`            // in queues, by their sender's wish
+	Oversized        int64 `json:"oversized"`          // payloads larger than functions take
+	Refused          int64 `json:"refused"`            // connections
+	RetainedRefused  int64 `json:"retained_refused"`   // messages not retained for lack of room
+	Commits          int64 `json:"commits"`            // of the store
+	DiskBytesWritten int64 `json:"disk_bytes_written"` // by the store, in whole pages
+}
+
+// Stats returns the numbers of now.
+func (b *Broker) Stats() Stats {
+	st := Stats{
+		Subscriptions: b.subs.len(), Retained: b.retained.len(), Pending: b.pending.len(),
+		Received: b.stats.received.Load(), Sent: b.stats.sent.Load(), Events: b.stats.events.Load(),
+		Repeats: b.stats.repeats.Load(), Dropped: b.stats.dropped.Load(), Expired: b.stats.expired.Load(),
+		Oversized: b.stats.oversized.Load(), Refused: b.stats.refused.Load(),
+		RetainedRefused: b.stats.retainedRefused.Load(),
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.store != nil {
+		st.Commits, st.DiskBytesWritten = b.store.commits.Load(), b.store.bytes.Load()
+	}
+	st.Sessions = len(b.sessions)
+	for _, s := range b.sessions {
+		if s.online.Load() {
+			st.Clients++
+		}
+		s.mu.Lock()
+		st.Queued += s.items.Len()
+		st.QueuedBytes += s.bytes
+		s.mu.Unlock()
+	}
+	return st
+}
+
+// clientLane is the key of a client's lane; keys of other lanes begin otherwise.
+func clientLane(id string) string { return "c" + id }
+
+func randomEpoch() uint64 {
+	var p [8]byte
+	_, _ = rand.Read(p[:]) // never fails
+	return binary.BigEndian.Uint64(p[:])
+}
+
+func randomID() string {
+	var p [10]byte
+	_, _ = rand.Read(p[:])
+	return "auto-" + hex.EncodeToString(p[:])
+}

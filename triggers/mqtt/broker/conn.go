@@ -1,0 +1,570 @@
+package broker
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgefn/edgefn/functions"
+)
+
+// errNotStored is the reason for which a message was not acknowledged when the
+// store could not write; the store reports the cause.
+var errNotStored = errors.New("packet id could not be stored")
+
+// conn is one client's connection: a reader and a writer.
+type conn struct {
+	b  *Broker
+	nc net.Conn
+	br *bufio.Reader
+
+	// Set by CONNECT.
+	s         *session
+	version   byte
+	keepAlive time.Duration // 0: off
+	window    int           // QoS 1 and 2 messages in flight to the client
+	maxSize   int           // largest packet that the client takes; 0: any
+	expiry    int64         // session expiry that CONNECT asked for
+	will      *message
+	willDelay int64 // seconds
+	assigned  bool  // the client id is ours
+	aliases   map[uint16]string
+
+	inbound int // unacknowledged messages from the client; guarded by s.mu
+
+	wake     chan struct{} // capacity 1: the writer has something to do
+	room     chan struct{} // capacity 1: the writer took something
+	done     chan struct{} // closed by kill
+	detached chan struct{} // closed once the session is free for another connection
+	once     sync.Once
+	code     byte // reason to tell the client, written before done is closed
+	failing  atomic.Bool
+
+	mu          sync.Mutex
+	control     []byte // encoded packets other than PUBLISH
+	queue0      []outgoing
+	queue0Bytes int64
+}
+
+func newConn(b *Broker, nc net.Conn) *conn {
+	return &conn{
+		b: b, nc: nc, br: bufio.NewReaderSize(nc, 4096),
+		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		done: make(chan struct{}), detached: make(chan struct{}),
+	}
+}
+
+// kill ends the connection; an MQTT 5 client is told the code unless it is 0.
+// It never blocks and may be called under locks.
+func (c *conn) kill(code byte) {
+	c.once.Do(func() {
+		c.code = code
+		close(c.done)
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+		_ = c.nc.SetWriteDeadline(time.Now().Add(closeGrace))
+	})
+}
+
+// unsettled notes that a message of this connection will not be acknowledged.
+// The client sends it again only on a new connection, so this one ends soon.
+func (c *conn) unsettled(err error) {
+	if c.failing.CompareAndSwap(false, true) {
+		c.b.cfg.Logger.Warn("mqtt message not settled; disconnecting its sender so that it sends again",
+			keyClient, c.s.id, keyErr, err)
+		time.AfterFunc(failureGrace, func() { c.kill(packets.ErrImplementationSpecificError.Code) })
+	}
+}
+
+func (c *conn) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send queues a packet other than PUBLISH. A client that makes the queue
+// overflow does not read, and is disconnected.
+func (c *conn) send(pk packets.Packet) {
+	pk.ProtocolVersion = c.version
+	data := encode(pk)
+	c.mu.Lock()
+	full := len(c.control)+len(data) > controlBytes
+	if !full {
+		c.control = append(c.control, data...)
+	}
+	c.mu.Unlock()
+	if full {
+		c.kill(packets.ErrQuotaExceeded.Code)
+		return
+	}
+	c.signal()
+}
+
+func (c *conn) ack(kind byte, pid uint16, code byte) {
+	c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: kind}, PacketID: pid, ReasonCode: code})
+}
+
+func (c *conn) puback(pid uint16)             { c.ack(packets.Puback, pid, 0) }
+func (c *conn) pubrec(pid uint16, code byte)  { c.ack(packets.Pubrec, pid, code) }
+func (c *conn) pubrel(pid uint16)             { c.ack(packets.Pubrel, pid, 0) }
+func (c *conn) pubcomp(pid uint16, code byte) { c.ack(packets.Pubcomp, pid, code) }
+
+// send0 queues a QoS 0 message and reports whether there was room.
+func (c *conn) send0(o outgoing) bool {
+	size := o.m.size()
+	c.mu.Lock()
+	full := len(c.queue0) > 0 && (len(c.queue0) >= queue0Count || c.queue0Bytes+size > queue0Bytes)
+	if !full {
+		c.queue0 = append(c.queue0, o)
+		c.queue0Bytes += size
+	}
+	c.mu.Unlock()
+	if !full {
+		c.signal()
+	}
+	return !full
+}
+
+// serve runs the connection to its end.
+func (c *conn) serve() {
+	log := c.b.cfg.Logger.With(keyRemote, c.nc.RemoteAddr().String())
+	_ = c.nc.SetDeadline(time.Now().Add(c.b.cfg.ConnectTimeout))
+	present, ok := c.connect()
+	if !ok {
+		if c.s == nil {
+			c.b.stats.refused.Add(1)
+			_ = c.nc.Close()
+			return
+		}
+		c.kill(packets.ErrServerUnavailable.Code)
+	}
+	if ok {
+		c.send(c.connack(present)) // before the writer: it must come first [MQTT-3.2.0-1]
+	}
+	var writer sync.WaitGroup
+	writer.Go(c.write)
+	goodbye := false
+	if ok {
+		log.Debug("mqtt client connected", keyClient, c.s.id)
+		var err error
+		goodbye, err = c.read()
+		var pe *protocolError
+		switch {
+		case errors.As(err, &pe):
+			log.Info("mqtt client disconnected for an error of protocol", keyClient, c.s.id, keyErr, err)
+			c.kill(pe.code)
+		case errors.Is(err, errKeepAlive):
+			c.kill(packets.ErrKeepAliveTimeout.Code)
+		default:
+			c.kill(0)
+		}
+		log.Debug("mqtt client disconnected", keyClient, c.s.id, keyErr, err)
+	}
+	writer.Wait()
+	_ = c.nc.Close()
+	c.b.detach(c, goodbye)
+}
+
+// errKeepAlive says that a client was silent for one and a half of its
+// keep-alive [MQTT-3.1.2-22].
+var errKeepAlive = errors.New("keep-alive timed out")
+
+// read takes packets until the connection ends. goodbye tells that the client
+// said so, with no wish for its will.
+func (c *conn) read() (goodbye bool, err error) {
+	for {
+		var deadline time.Time
+		if c.keepAlive > 0 {
+			deadline = time.Now().Add(c.keepAlive + c.keepAlive/2)
+		}
+		_ = c.nc.SetReadDeadline(deadline)
+		select {
+		case <-c.done:
+			return false, nil
+		default:
+		}
+		pk, err := readPacket(c.br, c.version, maxPacket)
+		if err != nil {
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() {
+				return false, errKeepAlive
+			}
+			return false, err
+		}
+		if pk.FixedHeader.Type == packets.Disconnect {
+			return c.disconnected(&pk)
+		}
+		if err := c.handle(&pk); err != nil {
+			return false, err
+		}
+	}
+}
+
+func (c *conn) disconnected(pk *packets.Packet) (goodbye bool, err error) {
+	if p := &pk.Properties; p.SessionExpiryIntervalFlag {
+		if c.expiry == 0 && p.SessionExpiryInterval > 0 {
+			return false, violation(packets.ErrProtocolViolationZeroNonZeroExpiry,
+				"DISCONNECT asks to keep a session that CONNECT did not") // [MQTT-3.14.2-2]
+		}
+		c.s.mu.Lock()
+		c.b.setExpiry(c.s, int64(p.SessionExpiryInterval), nil)
+		c.s.mu.Unlock()
+	}
+	return pk.ReasonCode != packets.CodeDisconnectWillMessage.Code, nil
+}
+
+func (c *conn) handle(pk *packets.Packet) error {
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		return c.publish(pk)
+	case packets.Puback:
+		if c.s.qosOf(pk.PacketID) == 1 {
+			c.s.acked(c.b, pk.PacketID)
+		}
+	case packets.Pubrec:
+		switch {
+		case c.s.qosOf(pk.PacketID) != 2:
+			c.ack(packets.Pubrel, pk.PacketID, c.code5(packets.ErrPacketIdentifierNotFound))
+		case pk.ReasonCode >= packets.ErrUnspecifiedError.Code:
+			c.s.acked(c.b, pk.PacketID)
+		default:
+			c.s.release(c.b, pk.PacketID)
+		}
+	case packets.Pubcomp:
+		if c.s.qosOf(pk.PacketID) == 2 {
+			c.s.acked(c.b, pk.PacketID)
+		}
+	case packets.Pubrel:
+		c.s.mu.Lock()
+		defer c.s.mu.Unlock()
+		if w := c.s.works[pk.PacketID]; w != nil && w.qos == 2 {
+			w.released(c)
+			return nil
+		}
+		c.pubcomp(pk.PacketID, c.code5(packets.ErrPacketIdentifierNotFound))
+	case packets.Subscribe:
+		return c.subscribe(pk)
+	case packets.Unsubscribe:
+		return c.unsubscribe(pk)
+	case packets.Pingreq:
+		c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingresp}})
+	default:
+		return violation(packets.ErrProtocolViolation, "unexpected packet of type %d", pk.FixedHeader.Type)
+	}
+	return nil
+}
+
+// code5 is a reason code for MQTT 5 clients, 0 for others.
+func (c *conn) code5(code packets.Code) byte {
+	if c.version == mqtt5 {
+		return code.Code
+	}
+	return 0
+}
+
+// write sends what is queued until the connection is killed, then what is left
+// of the control packets and the reason.
+func (c *conn) write() {
+	buf := new(bytes.Buffer)
+	for {
+		select {
+		case <-c.done:
+			c.writeLast()
+			return
+		case <-c.wake:
+		}
+		for c.fill(buf) {
+			if err := c.flush(buf.Bytes()); err != nil {
+				c.kill(0)
+				return
+			}
+			select {
+			case c.room <- struct{}{}:
+			default:
+			}
+			if buf.Cap() > 1<<20 {
+				buf = new(bytes.Buffer)
+			}
+			select {
+			case <-c.done:
+				c.writeLast()
+				return
+			default:
+			}
+		}
+	}
+}
+
+// flush writes data; the client must take every 64 KiB within the write
+// timeout.
+func (c *conn) flush(data []byte) error {
+	for len(data) > 0 {
+		_ = c.nc.SetWriteDeadline(time.Now().Add(c.b.cfg.WriteTimeout))
+		select {
+		case <-c.done:
+			_ = c.nc.SetWriteDeadline(time.Now().Add(closeGrace))
+		default:
+		}
+		n, err := c.nc.Write(data[:min(len(data), 64<<10)])
+		if err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+func (c *conn) writeLast() {
+	c.mu.Lock()
+	data := c.control
+	c.control, c.queue0 = nil, nil
+	c.mu.Unlock()
+	if c.version == mqtt5 && c.code != 0 {
+		data = append(data, encode(packets.Packet{
+			FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ProtocolVersion: mqtt5, ReasonCode: c.code,
+		})...)
+	}
+	if len(data) > 0 {
+		_ = c.nc.SetWriteDeadline(time.Now().Add(closeGrace))
+		_, _ = c.nc.Write(data)
+	}
+}
+
+// fill encodes what may be sent now and reports whether there was anything.
+func (c *conn) fill(buf *bytes.Buffer) bool {
+	const atOnce = 64
+	now := c.b.cfg.Clock().Unix()
+	buf.Reset()
+	c.mu.Lock()
+	buf.Write(c.control)
+	c.control = nil
+	n := min(len(c.queue0), atOnce)
+	batch := c.queue0[:n:n]
+	c.queue0 = c.queue0[n:]
+	for _, o := range batch {
+		c.queue0Bytes -= o.m.size()
+	}
+	if len(c.queue0) == 0 {
+		c.queue0 = nil
+	}
+	c.mu.Unlock()
+	progress := buf.Len() > 0 || n > 0
+	for _, o := range batch {
+		if o.m.expired(now) && !o.retain {
+			c.b.stats.expired.Add(1)
+			continue
+		}
+		c.encode(buf, o, now)
+	}
+	items := c.s.take(c.b, c.window, now)
+	c.loadItems(items)
+	for _, d := range items {
+		if d.release {
+			buf.Write(encode(packets.Packet{
+				FixedHeader: packets.FixedHeader{Type: packets.Pubrel}, PacketID: d.pid, ProtocolVersion: c.version,
+			}))
+			continue
+		}
+		if d.m == nil || !c.encode(buf, d.outgoing, now) {
+			c.s.discard(c.b, d.pid)
+			c.b.stats.dropped.Add(1)
+		}
+	}
+	return progress || len(items) > 0
+}
+
+// encode appends a PUBLISH, unless it is larger than the client takes
+// [MQTT-3.1.2-25].
+func (c *conn) encode(buf *bytes.Buffer, o outgoing, now int64) bool {
+	before := buf.Len()
+	if err := encodePublish(buf, c.version, o, now); err != nil || (c.maxSize > 0 && buf.Len()-before > c.maxSize) {
+		buf.Truncate(before)
+		return false
+	}
+	c.b.stats.sent.Add(1)
+	return true
+}
+
+// loadItems reads from disk the messages that left memory.
+func (c *conn) loadItems(items []due) {
+	var keys [][]byte
+	for _, d := range items {
+		if d.m == nil && !d.release {
+			keys = append(keys, d.key)
+		}
+	}
+	if len(keys) == 0 {
+		return
+	}
+	values, err := c.b.store.get(bucketQueue, keys)
+	if err != nil {
+		c.b.cfg.Logger.Error("mqtt broker cannot read queued messages", keyClient, c.s.id, keyErr, err)
+		c.kill(packets.ErrServerUnavailable.Code)
+	}
+	n := 0
+	for i := range items {
+		if items[i].m != nil || items[i].release {
+			continue
+		}
+		var rec itemRecord
+		m := new(message)
+		if values[n] != nil && unmarshal(values[n], &rec) == nil && unmarshal(rec.Message, m) == nil {
+			items[i].m = m
+		}
+		n++
+	}
+}
+
+// connect reads CONNECT, checks it and takes the session. When ok is false the
+// client has its answer; c.s is set once the session was taken.
+func (c *conn) connect() (present, ok bool) {
+	pk, err := readPacket(c.br, 0, maxConnectPacket)
+	if err != nil || pk.FixedHeader.Type != packets.Connect {
+		return false, false // [MQTT-3.1.0-1]
+	}
+	p := &pk.Connect
+	name := string(p.ProtocolName)
+	c.version = pk.ProtocolVersion
+	switch {
+	case name == "MQIsdp" && c.version == mqtt31, name == "MQTT" && (c.version == mqtt311 || c.version == mqtt5):
+	case name == "MQTT" || name == "MQIsdp":
+		c.version = mqtt311
+		c.refuse(packets.ErrUnsupportedProtocolVersion) // [MQTT-3.1.2-2]
+		return false, false
+	default:
+		return false, false
+	}
+	if pk.ReservedBit != 0 || p.WillQos > 2 || (!p.WillFlag && (p.WillRetain || p.WillQos != 0)) ||
+		(c.version < mqtt5 && p.PasswordFlag && !p.UsernameFlag) { // [MQTT-3.1.2-3] [MQTT-3.1.2-14] [MQTT-3.1.2-22]
+		c.refuse(packets.ErrProtocolViolation)
+		return false, false
+	}
+	if pk.Properties.AuthenticationMethod != "" {
+		c.refuse(packets.ErrBadAuthenticationMethod)
+		return false, false
+	}
+	id := p.ClientIdentifier
+	if len(id) > maxClientID || (id == "" && c.version < mqtt5 && !p.Clean) { // [MQTT-3.1.3-8]
+		c.refuse(packets.ErrClientIdentifierNotValid)
+		return false, false
+	}
+	if p.WillFlag && !c.setWill(p) {
+		c.refuse(packets.ErrTopicNameInvalid)
+		return false, false
+	}
+	if !c.authentic(p) {
+		c.b.cfg.Logger.Warn("mqtt client refused: wrong user or password", keyClient, id, keyRemote, c.nc.RemoteAddr().String())
+		c.refuse(packets.ErrBadUsernameOrPassword)
+		return false, false
+	}
+	c.setLimits(&pk)
+	present, code := c.b.attach(c, c.clientID(id), p.Clean, c.expiry)
+	if code != packets.CodeSuccess {
+		if c.s == nil {
+			c.refuse(code)
+		}
+		return false, false
+	}
+	return present, true
+}
+
+func (c *conn) clientID(id string) string {
+	if c.assigned = id == ""; c.assigned {
+		return randomID()
+	}
+	return strings.Clone(id) // not the packet's memory
+}
+
+func (c *conn) authentic(p *packets.ConnectParams) bool {
+	if c.b.users == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(quitContext{c.b.lanes.quit}, c.b.cfg.ConnectTimeout)
+	defer cancel()
+	ok, err := c.b.users.check(ctx, string(p.Username), p.Password)
+	if err != nil {
+		c.b.cfg.Logger.Error("mqtt broker keeps the users that it knows", keyErr, err)
+	}
+	return ok
+}
+
+func (c *conn) setWill(p *packets.ConnectParams) bool {
+	if functions.CheckTopic(p.WillTopic) != nil || reserved(p.WillTopic) {
+		return false
+	}
+	m := &message{Topic: p.WillTopic, Payload: p.WillPayload, QoS: p.WillQos, Retain: p.WillRetain}
+	m.origin = p.ClientIdentifier
+	if c.version == mqtt5 {
+		m.setProperties(&p.WillProperties, c.b.cfg.Clock().Unix())
+		c.willDelay = int64(p.WillProperties.WillDelayInterval)
+	}
+	c.will = m
+	return true
+}
+
+// setLimits takes over what CONNECT asks for, within the broker's bounds.
+func (c *conn) setLimits(pk *packets.Packet) {
+	keepAlive := pk.Connect.Keepalive
+	c.window = sendMaximum
+	if c.version == mqtt5 {
+		p := &pk.Properties
+		c.expiry = int64(p.SessionExpiryInterval)
+		if p.ReceiveMaximum > 0 {
+			c.window = min(c.window, int(p.ReceiveMaximum))
+		}
+		c.maxSize = int(p.MaximumPacketSize)
+		if keepAlive == 0 || keepAlive > maxKeepAlive {
+			keepAlive = maxKeepAlive
+		}
+	} else if !pk.Connect.Clean {
+		c.expiry = c.b.maxExpiry()
+	}
+	c.keepAlive = time.Duration(keepAlive) * time.Second
+}
+
+func (c *conn) connack(present bool) packets.Packet {
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, SessionPresent: present}
+	if c.version != mqtt5 {
+		return pk
+	}
+	p := &pk.Properties
+	p.ReceiveMaximum, p.MaximumPacketSize, p.TopicAliasMaximum = receiveMaximum, maxPacket, maxAliases
+	p.ServerKeepAlive, p.ServerKeepAliveFlag = uint16(c.keepAlive/time.Second), true
+	if c.expiry > c.b.maxExpiry() {
+		p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = uint32(c.b.maxExpiry()), true
+	}
+	if c.assigned {
+		p.AssignedClientID = c.s.id // [MQTT-3.2.2-16]
+	}
+	return pk
+}
+
+// refuse answers CONNECT with an error.
+func (c *conn) refuse(code packets.Code) {
+	pk := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: c.version, ReasonCode: code.Code,
+	}
+	if c.version != mqtt5 {
+		switch code.Code {
+		case packets.ErrUnsupportedProtocolVersion.Code:
+			pk.ReasonCode = 1
+		case packets.ErrClientIdentifierNotValid.Code:
+			pk.ReasonCode = 2
+		case packets.ErrServerBusy.Code, packets.ErrQuotaExceeded.Code, packets.ErrServerUnavailable.Code, packets.ErrServerShuttingDown.Code:
+			pk.ReasonCode = 3
+		case packets.ErrBadUsernameOrPassword.Code:
+			pk.ReasonCode = 5 // not authorized: 4 is for malformed ones
+		default:
+			return // no code for it: the connection is closed
+		}
+	}
+	_, _ = c.nc.Write(encode(pk))
+}
