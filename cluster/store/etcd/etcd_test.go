@@ -1,0 +1,103 @@
+package etcd_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/cluster/store/etcd"
+	"github.com/edgefn/edgefn/cluster/store/storetest"
+)
+
+// childEnv names the directory that a child process of these tests writes to.
+const childEnv = "EDGEFN_TEST_STORE_CHILD"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		child(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// tick is short, so that leases of a second end after two: etcd's least time
+// is one and a half election timeouts.
+const tick = 100 * time.Millisecond
+
+func open(t *testing.T, cfg etcd.Config) *etcd.Store {
+	t.Helper()
+	if cfg.Tick == 0 {
+		cfg.Tick = tick
+	}
+	s, err := etcd.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeStore(t, s) })
+	return s
+}
+
+func closeStore(t *testing.T, s *etcd.Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+func put(ctx context.Context, s store.Store, key, value string) error {
+	_, err := s.Commit(ctx, nil, []store.Op{{Key: key, Value: []byte(value)}})
+	return err
+}
+
+func TestConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t, etcd.Config{Dir: t.TempDir()}) })
+}
+
+// TestReopen: what was committed is there after a restart, at its revision,
+// wherever the socket lies; and a commit goes on from there.
+func TestReopen(t *testing.T) {
+	dir := t.TempDir()
+	var rev int64
+	for i := range 3 {
+		begin := time.Now()
+		s := open(t, etcd.Config{Dir: dir, RunDir: shortDir(t), Tick: etcd.DefaultTick})
+		t.Logf("opened in %s", time.Since(begin))
+		for j := range i {
+			e, _, err := s.Get(t.Context(), fmt.Sprintf("k%d", j), store.Read{})
+			if err != nil || string(e.Value) != "v" {
+				t.Fatalf("restart %d, key %d: %+v, %v", i, j, e, err)
+			}
+		}
+		r, err := s.Commit(t.Context(), nil, []store.Op{{Key: fmt.Sprintf("k%d", i), Value: []byte("v")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && r != rev+1 {
+			t.Errorf("restart %d: revision %d does not follow %d", i, r, rev)
+		}
+		rev = r
+		closeStore(t, s)
+	}
+}
+
+// shortDir is a directory whose path leaves room for a socket's name.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "st") //nolint:usetesting // t.TempDir's path is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func child(string) {}

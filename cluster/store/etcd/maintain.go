@@ -1,0 +1,212 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/storage/schema"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// reserve is what has to be free on the disk for a write to be taken: two
+	// log segments, what may wait for the next batch, and as much again for
+	// the pages that bbolt copies. Beyond it etcd would not survive.
+	reserve = 32 << 20
+	// batchBytes bounds what waits for the next batch, so that neither the
+	// reserve nor the count of the bytes in use is outrun.
+	batchBytes = 8 << 20
+	// A write that finds the store full looks for room at most this often.
+	fullEvery = time.Second
+	// A store that is three quarters full is compacted ahead of need, at most
+	// this often.
+	aheadEvery = time.Minute
+)
+
+// admit lets a write of so many bytes pass, or returns ErrFull. Where history
+// takes the room, it is compacted first.
+func (s *Store) admit(ctx context.Context, cost int64) error {
+	v := s.server
+	free, err := freeBytes(v.dir)
+	if err != nil {
+		return err
+	}
+	if free < reserve {
+		return fmt.Errorf("%w: the disk of %s has %d MiB left, %d MiB are needed: free some",
+			store.ErrFull, v.dir, free>>20, reserve>>20)
+	}
+	if v.pending.Add(cost) > batchBytes {
+		v.pending.Store(0)
+		v.etcd.Server.Backend().ForceCommit()
+	}
+	if !v.fits(cost) || v.alarmed.Load() {
+		if err := s.maintain(ctx, fullEvery); err != nil {
+			return err
+		}
+		if !v.fits(cost) {
+			return fmt.Errorf("%w: %d of %d bytes are in use: delete something or raise the quota", store.ErrFull, v.used(), v.quota)
+		}
+		return nil
+	}
+	if v.used() > v.quota/4*3 || v.size() > v.quota+v.quota/8 {
+		s.maintainAhead()
+	}
+	return nil
+}
+
+// fits reports whether a write of so many bytes stays within the quota, and
+// the file within etcd's own limit.
+func (v *server) fits(cost int64) bool {
+	return v.used()+cost <= v.quota && v.size()+cost < limit(v.quota)
+}
+
+// used is what entries and history take; a batch may be missing.
+func (v *server) used() int64 { return v.etcd.Server.Backend().SizeInUse() }
+
+// size is that of the file, which only defragmentation shrinks.
+func (v *server) size() int64 { return v.etcd.Server.Backend().Size() }
+
+// limit is etcd's own quota for one of ours.
+func limit(quota int64) int64 { return quota + quota/4 + 2*batchBytes }
+
+// Maintain makes room: it forgets the history of all keys, so that reads and
+// watches of older revisions end with ErrCompacted, gives the disk back what
+// the file does not use where that is much, and undoes an alarm. The store does
+// so by itself when it is full or about to be. While it shrinks the file, other
+// calls wait. It does nothing for an etcd outside, whose operator sees to it.
+func (s *Store) Maintain(ctx context.Context) error {
+	if s.server == nil {
+		return nil
+	}
+	ctx, end, err := s.begin(ctx)
+	if err == nil {
+		defer end()
+		err = s.maintain(ctx, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("maintain the store: %w", err)
+	}
+	return nil
+}
+
+// maintainAhead starts maintenance in the background unless there was some of late.
+func (s *Store) maintainAhead() {
+	v := s.server
+	if time.Since(time.Unix(0, v.maintained.Load())) < aheadEvery || !v.ahead.CompareAndSwap(false, true) {
+		return
+	}
+	ctx, end, err := s.begin(context.Background())
+	if err != nil {
+		v.ahead.Store(false)
+		return
+	}
+	go func() {
+		defer end()
+		defer v.ahead.Store(false)
+		if err := s.maintain(ctx, aheadEvery); err != nil && ctx.Err() == nil {
+			s.log.Warn("maintenance of the store did not succeed", keyErr, err)
+		}
+	}()
+}
+
+// maintain is Maintain, one at a time, unless there was some in the last every.
+func (s *Store) maintain(ctx context.Context, every time.Duration) error {
+	v := s.server
+	select {
+	case v.maintaining <- struct{}{}:
+		defer func() { <-v.maintaining }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if time.Since(time.Unix(0, v.maintained.Load())) < every {
+		return nil
+	}
+	defer func() { v.maintained.Store(time.Now().UnixNano()) }()
+	usedBefore, sizeBefore := v.used(), v.size()
+	if rev := v.etcd.Server.KV().Rev(); rev > v.compacted {
+		_, err := s.client.Compact(ctx, rev, clientv3.WithCompactPhysical())
+		if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+			return fmt.Errorf("compact its history: %w", translate(ctx, err))
+		}
+		v.compacted = rev
+		v.settle()
+	}
+	noSpace := slices.ContainsFunc(v.etcd.Server.Alarms(), func(a *etcdserverpb.AlarmMember) bool {
+		return a.Alarm == etcdserverpb.AlarmType_NOSPACE
+	})
+	if waste := v.size() - v.used(); waste > v.quota/2 || noSpace && waste > 0 || v.size() > v.quota && waste > v.quota/8 {
+		if err := v.defragment(); err != nil {
+			return err
+		}
+	}
+	if noSpace && v.size() < limit(v.quota)-batchBytes {
+		if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+			return fmt.Errorf("undo its alarm: %w", translate(ctx, err))
+		}
+		noSpace = false
+	}
+	v.alarmed.Store(noSpace)
+	s.log.Info("store maintained", keyUsed, v.used(), keyFile, v.size(), "used_bytes_before", usedBefore, "file_bytes_before", sizeBefore)
+	return nil
+}
+
+// defragment writes the file anew, without what it does not use. The client's
+// call for it panics with a server in process, hence the backend's.
+func (v *server) defragment() error {
+	free, err := freeBytes(v.dir)
+	if err != nil {
+		return err
+	}
+	if need := v.used() + reserve; free < need {
+		return fmt.Errorf("%w: to shrink the file the disk of %s needs %d MiB free and has %d", store.ErrFull, v.dir, need>>20, free>>20)
+	}
+	if err := v.etcd.Server.Backend().Defrag(); err != nil {
+		return fmt.Errorf("defragment its file: %w", err)
+	}
+	return nil
+}
+
+// settle ends batches until bbolt counts the pages that a compaction has freed
+// as free, which takes it two more write transactions. A batch with nothing in
+// it is none, hence the delete of a key that is not there.
+func (v *server) settle() {
+	be := v.etcd.Server.Backend()
+	for range 3 {
+		tx := be.BatchTx()
+		tx.LockOutsideApply()
+		tx.UnsafeDelete(schema.Meta, []byte("edgefn-none"))
+		tx.Unlock()
+		be.ForceCommit()
+	}
+}
+
+// freeBytes is what is free to us on the file system of dir.
+func freeBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("read the free space at %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec,unconvert // Bsize is narrower on other machines
+}
+
+// Compact forgets what was before revision: reads and watches of older ones
+// fail with ErrCompacted. The embedded etcd does so by itself, see Maintain.
+func (s *Store) Compact(ctx context.Context, revision int64) error {
+	what := fmt.Sprintf("compact to revision %d", revision)
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer end()
+	if _, err := s.client.Compact(ctx, revision); err != nil {
+		return fmt.Errorf("%s: %w", what, translate(ctx, err))
+	}
+	return nil
+}
