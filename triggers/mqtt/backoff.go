@@ -1,6 +1,9 @@
 package mqtt
 
-import "time"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // Backoff says when to connect again.
 type Backoff struct {
@@ -36,6 +39,11 @@ func (b Backoff) wait(failures int, r float64) time.Duration {
 	}
 	d = min(d, b.Max)
 	return d/2 + time.Duration(r*float64(d/2))
+}
+
+// jittered is wait with a random r.
+func (b Backoff) jittered(failures int) time.Duration {
+	return b.wait(failures, rand.Float64()) //nolint:gosec // G404: jitter is no secret
 }
 
 // failures counts a connection that ended: one that was good ends the row. A

@@ -33,6 +33,7 @@ type conn struct {
 	net.Conn
 	in   *bufio.Reader
 	scan scanner
+	bad  error       // what the scanner objects to; for good
 	gone atomic.Bool // a read or a write failed, or it was closed
 	lost func()      // called once when gone becomes true
 }
@@ -51,9 +52,14 @@ func (c *conn) fail() {
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.bad != nil {
+		return 0, c.bad
+	}
 	n, err := c.in.Read(p)
 	if err == nil {
-		err = c.scan.write(p[:n])
+		if c.bad = c.scan.write(p[:n]); c.bad != nil {
+			n, err = 0, c.bad // io.ReadFull takes no notice of an error that comes with enough bytes
+		}
 	}
 	if err != nil {
 		c.fail()

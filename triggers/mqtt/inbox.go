@@ -150,7 +150,7 @@ func (in *inbox) receiveQoS0(m Message) {
 		in.stats.Dropped++
 		if now := in.cfg.Now(); in.dropped.IsZero() || now.Sub(in.dropped) >= time.Minute {
 			in.dropped = now
-			in.log.Warn("QoS 0 messages dropped: the function is slower than they come", "dropped", in.stats.Dropped)
+			in.log.Warn("messages of QoS 0 dropped: the function is slower than they come", "dropped", in.stats.Dropped)
 		}
 		return
 	}

@@ -205,11 +205,20 @@ func (l *link) subscribe(ctx context.Context, filter string, qos byte) (granted 
 	select {
 	case <-token.Done():
 	case <-l.down:
-		return 0, fmt.Errorf("subscribe to %q: %w", filter, l.reason())
+		return 0, fmt.Errorf("subscribe to %q: connection lost: %w", filter, l.reason())
 	case <-ctx.Done():
 		return 0, fmt.Errorf("subscribe to %q: no answer from the broker: %w", filter, ctx.Err())
 	}
 	if err := token.Error(); err != nil {
+		if !l.alive() { // the token's error says only that; the reason follows
+			wait, stop := context.WithTimeout(ctx, quiesce)
+			defer stop()
+			select {
+			case <-l.down:
+				err = fmt.Errorf("connection lost: %w", l.reason())
+			case <-wait.Done():
+			}
+		}
 		return 0, fmt.Errorf("subscribe to %q: %w", filter, err)
 	}
 	granted = subackFailure
@@ -237,13 +246,28 @@ func (l *link) publish(topic string, data []byte, qos byte, retain bool) (done <
 // and what was not published is kept by whoever publishes.
 type noStore struct{}
 
-func (noStore) Open()                             {}
+var _ paho.Store = noStore{}
+
+// Open implements paho.Store.
+func (noStore) Open() {}
+
+// Put implements paho.Store.
 func (noStore) Put(string, packets.ControlPacket) {}
-func (noStore) Get(string) packets.ControlPacket  { return nil }
-func (noStore) All() []string                     { return nil }
-func (noStore) Del(string)                        {}
-func (noStore) Close()                            {}
-func (noStore) Reset()                            {}
+
+// Get implements paho.Store.
+func (noStore) Get(string) packets.ControlPacket { return nil }
+
+// All implements paho.Store.
+func (noStore) All() []string { return nil }
+
+// Del implements paho.Store.
+func (noStore) Del(string) {}
+
+// Close implements paho.Store.
+func (noStore) Close() {}
+
+// Reset implements paho.Store.
+func (noStore) Reset() {}
 
 // EndSession ends the session that a broker keeps for a client id: its
 // subscription and the messages that wait in it. Nobody may use the id at the

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,7 +106,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			state = StateRefused
 		}
 		p.set(nil, state, err)
-		wait := p.cfg.Backoff.wait(failures, rand.Float64()) //nolint:gosec // G404: jitter is no secret
+		wait := p.cfg.Backoff.jittered(failures)
 		p.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
 		sleep(ctx, nil, wait)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,7 +130,7 @@ func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
 			state = StateRefused
 		}
 		s.set(state, err)
-		wait := s.cfg.Backoff.wait(failures, rand.Float64()) //nolint:gosec // G404: jitter is no secret
+		wait := s.cfg.Backoff.jittered(failures)
 		s.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
 		sleep(ctx, nil, wait)
 	}
@@ -181,12 +180,12 @@ func (s *Source) subscribe(ctx context.Context, l *link) error {
 			}
 			return nil
 		}
+		err = fmt.Errorf("broker %q: %w", s.cfg.Broker.Name, err)
 		if !errors.Is(err, errRefused) {
 			return err
 		}
-		err = fmt.Errorf("broker %q: %w", s.cfg.Broker.Name, err)
 		s.set(StateRefused, err)
-		wait := s.cfg.Backoff.wait(refusals, rand.Float64()) //nolint:gosec // G404: jitter is no secret
+		wait := s.cfg.Backoff.jittered(refusals)
 		s.log.Warn("subscription refused", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
 		sleep(ctx, l.down, wait)
 		select {
@@ -257,7 +256,7 @@ func (s *Source) handOver(ctx context.Context, d triggers.Delivery) bool {
 		if n == 1 || n%12 == 0 { // about once a minute
 			s.log.Warn("event not taken; trying again", keyErr, err)
 		}
-		sleep(ctx, nil, again.wait(n, rand.Float64())) //nolint:gosec // G404: jitter is no secret
+		sleep(ctx, nil, again.jittered(n))
 	}
 }
 

@@ -133,7 +133,7 @@ func (b *Broker) Up(t testing.TB) {
 	b.mu.Lock()
 	b.out = &bytes.Buffer{}
 	b.done = make(chan struct{})
-	b.cmd = exec.Command(b.path, "-c", b.conf) //nolint:gosec,noctx // a test's own broker, ended by end
+	b.cmd = exec.Command(b.path, "-c", b.conf) //nolint:noctx // a test's own broker, ended by end
 	b.cmd.Stderr = b.out
 	err := b.cmd.Start()
 	cmd, done := b.cmd, b.done

@@ -1,0 +1,255 @@
+package mqtt_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/triggers"
+	"github.com/edgefn/edgefn/triggers/mqtt"
+)
+
+const patience = 15 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// quick is a back-off for tests.
+var quick = mqtt.Backoff{First: 20 * time.Millisecond, Max: 200 * time.Millisecond, Stable: 50 * time.Millisecond}
+
+// sink is a function with room for some events.
+type sink chan triggers.Delivery
+
+func (s sink) Deliver(ctx context.Context, d triggers.Delivery) error {
+	select {
+	case s <- d:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// next waits for an event.
+func (s sink) next(t *testing.T) triggers.Delivery {
+	t.Helper()
+	select {
+	case d := <-s:
+		return d
+	case <-time.After(patience):
+		t.Fatal("no event came")
+		return triggers.Delivery{}
+	}
+}
+
+// data waits for an event, settles it and returns its data.
+func (s sink) data(t *testing.T) string {
+	t.Helper()
+	d := s.next(t)
+	d.Settle(nil)
+	return string(d.Event.Data)
+}
+
+func trigger(topic string, qos byte) functions.Trigger {
+	return functions.Trigger{Name: "readings", MQTT: &functions.MQTTTrigger{Topic: topic, QoS: qos, Broker: "plant"}}
+}
+
+func at(url string) mqtt.Broker { return mqtt.Broker{Name: "plant", URL: url} }
+
+// running is a source under test.
+type running struct {
+	*mqtt.Source
+	stop func() // ends it and waits; may be called twice
+}
+
+func start(t *testing.T, cfg mqtt.SourceConfig) running {
+	t.Helper()
+	if cfg.ClientID == "" {
+		cfg.ClientID = mqtt.ClientID("node", "fan", "readings")
+	}
+	if cfg.Backoff == (mqtt.Backoff{}) {
+		cfg.Backoff = quick
+	}
+	if cfg.Drain == 0 {
+		cfg.Drain = 50 * time.Millisecond
+	}
+	cfg.Binding.Function = "fan"
+	s, err := mqtt.NewSource(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return running{s, run(t, s.Run)}
+}
+
+// run runs f until the returned function is called or the test ends.
+func run(t *testing.T, f func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("run: %v", err)
+			}
+		case <-time.After(patience):
+			t.Error("run did not end")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+type reporter interface{ Status() (string, error) }
+
+// await polls for a state.
+func await(t *testing.T, s reporter, want string) error {
+	t.Helper()
+	var err error
+	eventually(t, "state "+want, func() bool {
+		var got string
+		got, err = s.Status()
+		return got == want
+	})
+	return err
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// publisher starts a publisher and waits for its connection.
+func publisher(t *testing.T, url string) *mqtt.Publisher {
+	t.Helper()
+	p, err := mqtt.NewPublisher(mqtt.PublisherConfig{Broker: at(url), ClientID: "pub-" + t.Name(), Backoff: quick})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, p.Run)
+	if err := await(t, p, mqtt.StateConnected); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func publish(t *testing.T, p *mqtt.Publisher, topic, data string, qos byte) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := p.Publish(ctx, topic, []byte(data), qos, false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publishUntil publishes with QoS 1 until the broker has acknowledged.
+func publishUntil(ctx context.Context, p *mqtt.Publisher, topic, data string) error {
+	for {
+		err := p.Publish(ctx, topic, []byte(data), 1, false)
+		if err == nil || !errors.Is(err, mqtt.ErrOffline) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// cable is a network connection that can be cut, between sources and a broker.
+type cable struct {
+	l  net.Listener
+	to string
+	wg sync.WaitGroup
+
+	mu   sync.Mutex
+	ncs  []net.Conn
+	down bool
+}
+
+func newCable(t *testing.T, to string) *cable {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cable{l: l, to: to}
+	c.wg.Go(c.serve)
+	t.Cleanup(func() {
+		_ = l.Close()
+		c.cut()
+		c.wg.Wait()
+	})
+	return c
+}
+
+func (c *cable) url() string { return "mqtt://" + c.l.Addr().String() }
+
+func (c *cable) serve() {
+	for {
+		in, err := c.l.Accept()
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		down := c.down
+		c.mu.Unlock()
+		if down {
+			_ = in.Close()
+			continue
+		}
+		out, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", c.to)
+		if err != nil {
+			_ = in.Close()
+			continue
+		}
+		c.mu.Lock()
+		c.ncs = append(c.ncs, in, out)
+		c.mu.Unlock()
+		for _, p := range [][2]net.Conn{{in, out}, {out, in}} {
+			c.wg.Go(func() {
+				_, _ = io.Copy(p[0], p[1])
+				_, _ = p[0].Close(), p[1].Close()
+			})
+		}
+	}
+}
+
+// cut breaks every connection; new ones work.
+func (c *cable) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, nc := range c.ncs {
+		_ = nc.Close()
+	}
+	c.ncs = nil
+}
+
+func wantText(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one with %q", parts)
+	}
+	for _, p := range parts {
+		if !strings.Contains(err.Error(), p) {
+			t.Errorf("error %q does not say %q", err, p)
+		}
+	}
+}
+
+// pull cuts the cable and leaves it so until it is put back.
+func (c *cable) pull(down bool) {
+	c.mu.Lock()
+	c.down = down
+	c.mu.Unlock()
+	c.cut()
+}

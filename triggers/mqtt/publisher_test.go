@@ -1,0 +1,142 @@
+package mqtt_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/edgefn/edgefn/triggers"
+	"github.com/edgefn/edgefn/triggers/mqtt"
+	"github.com/edgefn/edgefn/triggers/mqtt/mosquittotest"
+)
+
+func TestPublish(t *testing.T) {
+	b := mosquittotest.Start(t, mosquittotest.Config{})
+	got := make(sink, 10)
+	s := start(t, mqtt.SourceConfig{Broker: at(b.URL()), Sink: got, Binding: triggers.Binding{Trigger: trigger("out/#", 2)}})
+	_ = await(t, s, mqtt.StateConnected)
+	p := publisher(t, b.URL())
+	for qos := range byte(3) {
+		publish(t, p, fmt.Sprint("out/", qos), "data", qos)
+		d := got.next(t)
+		d.Settle(nil)
+		if d.Event.Extensions["mqttqos"] != fmt.Sprint(qos) || string(d.Event.Data) != "data" {
+			t.Errorf("QoS %d: got %+v", qos, d.Event)
+		}
+	}
+	if err := p.Publish(t.Context(), "out/kept", []byte("kept"), 1, true); err != nil {
+		t.Fatal(err)
+	}
+	if d := got.next(t); d.Event.Extensions["mqttretain"] != "false" {
+		t.Error("a message to an existing subscription has the retain flag")
+	} else {
+		d.Settle(nil)
+	}
+	s.stop()
+	late := start(t, mqtt.SourceConfig{Broker: at(b.URL()), Sink: got, ClientID: "late", Binding: triggers.Binding{Trigger: trigger("out/#", 1)}})
+	if d := got.next(t); string(d.Event.Data) != "kept" || d.Event.Extensions["mqttretain"] != "true" {
+		t.Errorf("got %+v, want the retained message", d.Event)
+	}
+	late.stop()
+
+	wantText(t, p.Publish(t.Context(), "a/#", nil, 1, false), "wildcard")
+	wantText(t, p.Publish(t.Context(), "a", nil, 3, false), "QoS is 3")
+
+	// Many at a time, more than may be in flight.
+	var wg sync.WaitGroup
+	for i := range 300 {
+		wg.Go(func() {
+			if err := p.Publish(t.Context(), "many", fmt.Append(nil, i), 1, false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestPublishOffline(t *testing.T) {
+	b := mosquittotest.Start(t, mosquittotest.Config{})
+	p := publisher(t, b.URL())
+	b.Down(t)
+	_ = await(t, p, mqtt.StateOffline)
+	before := time.Now()
+	err := p.Publish(context.Background(), "a", nil, 1, false)
+	if !errors.Is(err, mqtt.ErrOffline) || time.Since(before) > time.Second {
+		t.Errorf("got %v after %s, want ErrOffline at once", err, time.Since(before))
+	}
+	wantText(t, err, `publish to "a" at broker "plant"`)
+	b.Up(t)
+	_ = await(t, p, mqtt.StateConnected)
+	publish(t, p, "a", "back", 1)
+}
+
+// A broker that takes messages and never acknowledges holds nobody for ever.
+func TestPublishToASilentBroker(t *testing.T) {
+	drop := make(chan struct{}, 1)
+	var connects atomic.Int32
+	url := rogue(t, func(in *bufio.Reader, out io.Writer) {
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			for {
+				kind, _, err := packet(in)
+				if err != nil {
+					return
+				}
+				if kind == 1 {
+					connects.Add(1)
+					_, _ = out.Write([]byte{0x20, 2, 0, 0})
+				}
+			}
+		}()
+		select {
+		case <-drop:
+			_ = out.(io.Closer).Close() //nolint:forcetypeassert // it is a connection
+		case <-closed:
+		}
+		<-closed
+	})
+	p, err := mqtt.NewPublisher(mqtt.PublisherConfig{Broker: at(url), ClientID: "p", Backoff: quick, MaxInFlight: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Publish(t.Context(), "a", nil, 1, false); !errors.Is(err, mqtt.ErrOffline) {
+		t.Errorf("before Run: %v, want ErrOffline", err)
+	}
+	stop := run(t, p.Run)
+	_ = await(t, p, mqtt.StateConnected)
+	short := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		return p.Publish(ctx, "a", []byte("x"), 1, false)
+	}
+	for range 3 { // two in flight, the third waits for its turn
+		if err := short(); !errors.Is(err, mqtt.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want ErrNoAnswer", err)
+		}
+	}
+	drop <- struct{}{}
+	eventually(t, "a new connection", func() bool { return connects.Load() == 2 })
+	_ = await(t, p, mqtt.StateConnected)
+	lost := make(chan error, 1)
+	go func() { lost <- p.Publish(context.Background(), "a", []byte("x"), 1, false) }()
+	time.Sleep(50 * time.Millisecond) // it may be under way or not; either way it must end
+	stop()
+	select {
+	case err := <-lost:
+		if !errors.Is(err, mqtt.ErrOffline) {
+			t.Errorf("got %v, want ErrOffline", err)
+		}
+	case <-time.After(patience):
+		t.Error("Publish waits for ever after the end of Run")
+	}
+	if err := short(); !errors.Is(err, mqtt.ErrOffline) {
+		t.Errorf("after Run: %v, want ErrOffline", err)
+	}
+}
