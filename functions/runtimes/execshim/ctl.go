@@ -1,0 +1,311 @@
+package execshim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/edgefn/edgefn/functions/wire"
+)
+
+const usage = `edgefn-ctl asks the node on behalf of the running function.
+
+  edgefn-ctl publish TOPIC [DATA|-] [-q QOS] [-r] [-b BROKER]
+  edgefn-ctl state get KEY              prints the value; status 4 if there is none
+  edgefn-ctl state put KEY VALUE|-
+  edgefn-ctl state delete KEY
+  edgefn-ctl state list [PREFIX]        prints one key per line
+  edgefn-ctl invoke FUNCTION [DATA|-] [--type TYPE] [--subject SUBJECT] [--id ID]
+                                        prints the event's id
+  edgefn-ctl log debug|info|warning|error TEXT...
+
+-f FUNCTION with state is another function's state, which edgefn.yaml must grant.
+-r asks the broker to retain the message; QOS is 0, 1 or 2, and 1 without -q.
+A single - reads standard input; -- ends the options, for data that begins with -.
+
+Messages, writes and events take place together when the program exits with
+status 0, and none of them if it fails. Reads see the writes of the same run.
+
+Status: 0 done, 1 refused or failed, 2 wrong usage, 4 no such key.
+`
+
+// usageError is a wrong command line.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+var errNotFound = errors.New("no such key")
+
+// Ctl is the command edgefn-ctl. It returns its exit status.
+func Ctl(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help") {
+		fmt.Fprint(stdout, usage)
+		return exOK
+	}
+	err := ctl(args, stdin, stdout)
+	var wrong usageError
+	switch {
+	case err == nil:
+		return exOK
+	case errors.As(err, &wrong):
+		fmt.Fprintf(stderr, "edgefn-ctl: %v; try edgefn-ctl help\n", err)
+		return exUsage
+	}
+	fmt.Fprintf(stderr, "edgefn-ctl: %v\n", err)
+	if errors.Is(err, errNotFound) {
+		return exNotFound
+	}
+	return exFailed
+}
+
+func ctl(args []string, stdin io.Reader, stdout io.Writer) error {
+	words, options, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if len(words) == 0 {
+		return usageError("a command is missing")
+	}
+	r := &request{stdin: stdin, options: options}
+	command := words[0]
+	switch command {
+	case "publish":
+		err = r.publish(words[1:])
+	case "state":
+		err = r.state(words[1:])
+	case "invoke":
+		err = r.invoke(words[1:])
+	case "log":
+		err = r.log(words[1:])
+	default:
+		return usageError(fmt.Sprintf("%q is no command", command))
+	}
+	if err != nil {
+		return err
+	}
+	for name := range r.options {
+		return usageError(fmt.Sprintf("option %s is not for %s", name, command))
+	}
+	reply, err := r.send()
+	if err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(words[:min(2, len(words))], " "), err)
+	}
+	return r.print(stdout, reply)
+}
+
+// takesValue says which options there are, and which of them have a value.
+var takesValue = map[string]bool{
+	"-q": true, "-b": true, "-f": true, "-r": false, "--type": true, "--subject": true, "--id": true,
+}
+
+// parse takes options from anywhere between the words.
+func parse(args []string) (words []string, options map[string]string, err error) {
+	options = map[string]string{}
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if a == "--" {
+			return append(words, args[i+1:]...), options, nil
+		}
+		if a == "-" || !strings.HasPrefix(a, "-") {
+			words = append(words, a)
+			continue
+		}
+		name, value, has := strings.Cut(a, "=")
+		takes, known := takesValue[name]
+		switch {
+		case !known:
+			return nil, nil, usageError(fmt.Sprintf("%s is no option", name))
+		case !takes && has:
+			return nil, nil, usageError(fmt.Sprintf("option %s takes no value", name))
+		case takes && !has:
+			if i++; i == len(args) {
+				return nil, nil, usageError(fmt.Sprintf("option %s has no value", name))
+			}
+			value = args[i]
+		}
+		options[name] = value
+	}
+	return words, options, nil
+}
+
+// request is one call to be sent.
+type request struct {
+	stdin   io.Reader
+	options map[string]string // those that nobody took yet
+
+	kind  wire.Kind
+	call  wire.Call
+	entry wire.Log
+}
+
+func (r *request) option(name string) (string, bool) {
+	v, ok := r.options[name]
+	delete(r.options, name)
+	return v, ok
+}
+
+// data returns the word at i, or standard input for a -.
+func (r *request) data(words []string, i int) ([]byte, error) {
+	switch {
+	case len(words) > i+1:
+		return nil, usageError("too many words: put data with spaces in quotes")
+	case len(words) <= i:
+		return nil, nil
+	case words[i] != "-":
+		return []byte(words[i]), nil
+	}
+	b, err := io.ReadAll(io.LimitReader(r.stdin, wire.MaxFrame*64))
+	if err != nil {
+		return nil, fmt.Errorf("read standard input: %w", err)
+	}
+	return b, nil
+}
+
+func (r *request) publish(words []string) (err error) {
+	if len(words) == 0 {
+		return usageError("publish needs a topic")
+	}
+	r.kind, r.call.Topic, r.call.QoS = wire.KindPublish, words[0], 1
+	if q, ok := r.option("-q"); ok {
+		n, err := strconv.ParseUint(q, 10, 8)
+		if err != nil || n > 2 {
+			return usageError(fmt.Sprintf("-q %s: QoS is 0, 1 or 2", q))
+		}
+		r.call.QoS = uint8(n)
+	}
+	_, r.call.Retain = r.option("-r")
+	r.call.Broker, _ = r.option("-b")
+	r.call.Data, err = r.data(words, 1)
+	return err
+}
+
+func (r *request) state(words []string) (err error) {
+	if len(words) == 0 {
+		return usageError("state needs get, put, delete or list")
+	}
+	r.call.Function, _ = r.option("-f")
+	most := 2
+	switch words[0] {
+	case "get":
+		r.kind = wire.KindGet
+	case "put":
+		r.kind = wire.KindPut
+		if len(words) < 3 {
+			return usageError("state put needs a key and a value, or - for standard input")
+		}
+		r.call.Key = words[1]
+		r.call.Value, err = r.data(words, 2)
+		return err
+	case "delete":
+		r.kind = wire.KindDelete
+	case "list":
+		r.kind = wire.KindList
+	default:
+		return usageError(fmt.Sprintf("state %s is none of get, put, delete, list", words[0]))
+	}
+	if len(words) > most {
+		return usageError("too many words")
+	}
+	switch {
+	case r.kind == wire.KindList && len(words) == 2:
+		r.call.Prefix = words[1]
+	case r.kind == wire.KindList:
+	case len(words) < 2:
+		return usageError(fmt.Sprintf("state %s needs a key", words[0]))
+	default:
+		r.call.Key = words[1]
+	}
+	return nil
+}
+
+func (r *request) invoke(words []string) (err error) {
+	if len(words) == 0 {
+		return usageError("invoke needs a function")
+	}
+	r.kind, r.call.Function = wire.KindInvoke, words[0]
+	r.call.Type, _ = r.option("--type")
+	r.call.Subject, _ = r.option("--subject")
+	r.call.ID, _ = r.option("--id")
+	r.call.Data, err = r.data(words, 1)
+	return err
+}
+
+func (r *request) log(words []string) error {
+	if len(words) < 2 {
+		return usageError("log needs a level and a text")
+	}
+	switch words[0] {
+	case "debug", "info", "warning", "error":
+	case "warn":
+		words[0] = "warning"
+	default:
+		return usageError(fmt.Sprintf("level %s is none of debug, info, warning, error", words[0]))
+	}
+	r.kind = wire.KindLog
+	r.entry = wire.Log{Level: words[0], Text: strings.Join(words[1:], " ")}
+	return nil
+}
+
+// send hands the call to the shim and returns the node's answer.
+func (r *request) send() (wire.Reply, error) {
+	var reply wire.Reply
+	path := os.Getenv("EDGEFN_CTL")
+	if path == "" {
+		return reply, errors.New("EDGEFN_CTL is not set: this works in a function of the exec runtime only")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ctlTimeout)
+	defer cancel()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return reply, fmt.Errorf("reach the node: %w", err)
+	}
+	defer c.Close() //nolint:errcheck // the answer is all that counts
+	conn := wire.NewConn(c, readLimit)
+	var body any = r.call
+	if r.kind == wire.KindLog {
+		body = r.entry
+	}
+	if err := conn.Write(r.kind, 1, body); err != nil {
+		return reply, fmt.Errorf("ask the node: %w", err)
+	}
+	f, err := conn.Read()
+	if err != nil {
+		return reply, fmt.Errorf("ask the node: %w", err)
+	}
+	if err := f.Into(&reply); err != nil {
+		return reply, err
+	}
+	if f.Kind != wire.KindOK {
+		return reply, errors.New(reply.Message)
+	}
+	return reply, nil
+}
+
+// print writes what the answer says.
+func (r *request) print(w io.Writer, reply wire.Reply) error {
+	var err error
+	switch r.kind {
+	case wire.KindGet:
+		if !reply.Found {
+			return fmt.Errorf("state get %s: %w", r.call.Key, errNotFound)
+		}
+		_, err = w.Write(reply.Value)
+	case wire.KindList:
+		for _, k := range reply.Keys {
+			if _, err = fmt.Fprintln(w, k); err != nil {
+				break
+			}
+		}
+	case wire.KindInvoke:
+		_, err = fmt.Fprintln(w, reply.ID)
+	case wire.KindPut, wire.KindDelete, wire.KindPublish, wire.KindLog,
+		wire.KindHello, wire.KindEvent, wire.KindResult, wire.KindFailure, wire.KindOK, wire.KindError:
+	}
+	return err
+}
