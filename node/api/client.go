@@ -100,7 +100,7 @@ func (c *Client) hello(ctx context.Context) error {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("reach node at %s: %w", c.Target(), ctx.Err())
+			return c.ended(ctx)
 		}
 		var dial *net.OpError
 		if errors.As(err, &dial) && dial.Op == "dial" {
@@ -213,10 +213,19 @@ func (c *Client) do(ctx context.Context, q call) (*http.Response, error) {
 	return nil, p.err()
 }
 
+// ended is the error of a caller that waits no longer.
+func (c *Client) ended(ctx context.Context) error {
+	why := "interrupted"
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		why = "no answer in time"
+	}
+	return &Error{Err: ctx.Err(), Message: fmt.Sprintf("wait for node at %s: %s", c.Target(), why)}
+}
+
 // lost is the error of a connection that broke while the node had to answer.
 func (c *Client) lost(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("wait for node at %s: %w", c.Target(), ctx.Err())
+		return c.ended(ctx)
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {

@@ -156,9 +156,14 @@ func (s *server) unrouted(w http.ResponseWriter, r *http.Request) {
 // probe is a ResponseWriter that keeps only the header.
 type probe struct{ header http.Header }
 
-func (p *probe) Header() http.Header         { return p.header }
+// Header implements http.ResponseWriter.
+func (p *probe) Header() http.Header { return p.header }
+
+// Write implements http.ResponseWriter.
 func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
-func (p *probe) WriteHeader(int)             {}
+
+// WriteHeader implements http.ResponseWriter.
+func (p *probe) WriteHeader(int) {}
 
 // recorder remembers the status for the log.
 type recorder struct {
@@ -166,6 +171,7 @@ type recorder struct {
 	status int
 }
 
+// WriteHeader implements http.ResponseWriter.
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
@@ -173,6 +179,7 @@ func (w *recorder) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Write implements http.ResponseWriter.
 func (w *recorder) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK

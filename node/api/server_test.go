@@ -80,7 +80,7 @@ func TestProblems(t *testing.T) {
 		{"PUT", "/v1/functions/fan/state/k", strings.Repeat("v", 201), 413, "too-large", "200 bytes"},
 	} {
 		t.Run(c.method+" "+c.url[:min(len(c.url), 50)], func(t *testing.T) {
-			resp := ask(t, path, c.method, c.url, c.body) //nolint:bodyclose // ask closes it
+			resp := ask(t, path, c.method, c.url, c.body)
 			b, err := io.ReadAll(resp.Body)
 			if err != nil {
 				t.Fatal(err)
@@ -138,7 +138,7 @@ func TestHead(t *testing.T) {
 		"/v1/functions/fan/logs?follow=true": "application/jsonl",
 		"/v1/functions/fan":                  "application/json",
 	} {
-		resp := ask(t, path, "HEAD", url, "") //nolint:bodyclose // ask closes it
+		resp := ask(t, path, "HEAD", url, "")
 		if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != ctype {
 			t.Errorf("HEAD %s: %s %s", url, resp.Status, resp.Header.Get("Content-Type"))
 		}
@@ -160,7 +160,7 @@ func TestStreamsAreFlushed(t *testing.T) {
 		}
 		return f(api.LogLine{Text: "two"})
 	}
-	resp := ask(t, apitest.Serve(t, b, api.Options{}), "GET", "/v1/functions/fan/logs?follow=1", "") //nolint:bodyclose // ask closes it
+	resp := ask(t, apitest.Serve(t, b, api.Options{}), "GET", "/v1/functions/fan/logs?follow=1", "")
 	r := bufio.NewReader(resp.Body)
 	for _, want := range []string{"one", "two"} {
 		line, err := r.ReadString('\n')
@@ -197,7 +197,7 @@ func TestOverload(t *testing.T) {
 	for range most {
 		<-started
 	}
-	resp := ask(t, path, "GET", "/v1/status", "") //nolint:bodyclose // ask closes it
+	resp := ask(t, path, "GET", "/v1/status", "")
 	if resp.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("status %s", resp.Status)
 	}
@@ -206,7 +206,7 @@ func TestOverload(t *testing.T) {
 		<-done
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for ask(t, path, "GET", "/v1/status", "").StatusCode != 200 { //nolint:bodyclose // ask closes it
+	for ask(t, path, "GET", "/v1/status", "").StatusCode != 200 {
 		if time.Now().After(deadline) {
 			t.Fatal("places are not given back")
 		}
