@@ -36,7 +36,7 @@ type Context struct {
 	Trigger    string `cbor:"trigger"`
 	Attempt    int    `cbor:"attempt"`
 	DeadlineMS int64  `cbor:"deadline_ms"`
-	MaxFrame   int    `cbor:"max_frame,omitempty"` // bytes; absent: MaxFrame
+	MaxFrame   int    `cbor:"max_frame,omitempty"` // bytes; absent: MaxFrame + Overhead
 }
 
 // Result is the body of a result frame.

@@ -35,7 +35,7 @@
 // them), data a byte string. The context is {invocation, function, version,
 // trigger, attempt, deadline_ms, max_frame}: deadline_ms is what is left of the
 // timeout at hand-over, in milliseconds; max_frame is the largest frame that
-// the node takes, 1 MiB where it is absent. An instance refuses a longer one of
+// the node takes, 1 MiB + 64 KiB where it is absent. An instance refuses a longer one of
 // its own, so that its author hears which value was too large.
 //
 // A frame that is too long, cut, not CBOR, or out of turn ends that instance,

@@ -146,9 +146,14 @@ func (c *Conn) Write(kind Kind, id uint64, body any) error {
 	if len(b)-4 > c.max {
 		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLong, len(b)-4, c.max)
 	}
+	return c.WriteEncoded(b)
+}
+
+// WriteEncoded sends a frame that Encode made, of any length.
+func (c *Conn) WriteEncoded(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, err = c.w.Write(b)
+	_, err := c.w.Write(b)
 	return err
 }
 

@@ -1,0 +1,123 @@
+/**
+ * The side of edgefn that a node function sees.
+ *
+ * A function is a module with a handler, named in edgefn.yaml as
+ * MODULE:FUNCTION, an ES module or CommonJS:
+ *
+ *     // main.mjs
+ *     export async function handle(event, ctx) {
+ *       const reading = event.json();
+ *       await ctx.state.put("last", String(reading.celsius));
+ *       await ctx.publish("greenhouse/last", reading);
+ *       return { fan: reading.celsius > 28 };
+ *     }
+ *
+ * What it returns goes to the function's output: bytes and strings as they
+ * are, anything else as JSON; undefined and null mean that there is no output
+ * message. What it throws is a failure: the event is tried again, and nothing
+ * that it wrote, published or invoked takes place.
+ *
+ * console goes to the function's log, and so does ctx.log. For an editor that
+ * checks types, copy this file beside the function and write
+ *
+ *     /** @type {import("./edgefn").Handler} *\/
+ *     export async function handle(event, ctx) {
+ */
+
+/** What edgefn calls for each event. */
+export type Handler = (event: Event, ctx: Context) => unknown | Promise<unknown>;
+
+/** What is sent as it is. */
+export type Bytes = string | Uint8Array | ArrayBuffer;
+
+/** What happened, with the attributes of CloudEvents 1.0. */
+export interface Event {
+  /** The payload; empty if there is none. */
+  readonly data: Buffer;
+  /** Unique within its source. */
+  readonly id: string;
+  /** The kind of event, such as "edgefn.mqtt.message". */
+  readonly type: string;
+  /** Where it happened, such as "mqtt://local". */
+  readonly source: string;
+  /** What it is about: the MQTT topic, the line, the path. */
+  readonly subject: string;
+  /** The media type of the data; empty if it is not known. */
+  readonly datacontenttype: string;
+  /** When it happened, to the millisecond; undefined if the source has no clock. */
+  readonly time: Date | undefined;
+  /** Every attribute as text, under its CloudEvents name. */
+  readonly attributes: Record<string, string>;
+  /** The attributes beside CloudEvents' own, such as "mqttqos". */
+  readonly extensions: Record<string, string>;
+  /** The data read as JSON; throws a SyntaxError if it is none. */
+  json(): any;
+  /** The data read as UTF-8. */
+  text(): string;
+}
+
+/**
+ * The state of a function: text keys, bytes as values, which outlive the
+ * invocation. Reads see what this invocation wrote. What it wrote takes place,
+ * all at once, when the handler returns; nothing of it if the handler throws.
+ */
+export interface State {
+  /** The value of key, or undefined if there is none. */
+  get(key: string): Promise<Buffer | undefined>;
+  /** Writes the value of key. */
+  put(key: string, value: Bytes): Promise<void>;
+  /** Removes key; a key that is not there is no error. */
+  delete(key: string): Promise<void>;
+  /** The keys that begin with prefix, in order. */
+  keys(prefix?: string): Promise<string[]>;
+  /** The state of another function, which edgefn.yaml must grant. */
+  of(name: string): State;
+}
+
+/** A log with levels; its arguments are formatted as console.log's. */
+export interface Log {
+  debug(...args: unknown[]): void;
+  info(...args: unknown[]): void;
+  warn(...args: unknown[]): void;
+  error(...args: unknown[]): void;
+}
+
+/**
+ * What an invocation may ask of its node, and what it knows of itself. A call
+ * that is not granted or not valid rejects with an error named "Refused". Calls
+ * that nobody awaits are finished before the result is sent.
+ */
+export interface Context {
+  /** The function's own state. */
+  readonly state: State;
+  /** The function's log. */
+  readonly log: Log;
+  /** The environment, as edgefn.yaml sets it. */
+  readonly env: NodeJS.ProcessEnv;
+  /** The id of this invocation, which its log lines carry. */
+  readonly invocation: string;
+  /** The function's name. */
+  readonly function: string;
+  /** The digest of the running version. */
+  readonly version: string;
+  /** The name of the trigger that the event came by; empty if it was invoked. */
+  readonly trigger: string;
+  /** 1 the first time that this event is handled, then 2, 3 ... */
+  readonly attempt: number;
+  /** When the time limit is reached. */
+  readonly deadline: Date;
+  /** How long the handler may still run, in milliseconds. */
+  remainingMs(): number;
+  /**
+   * Publishes an MQTT message when the handler has returned. Strings and bytes
+   * are sent as they are, anything else as JSON. "" with retain removes a
+   * retained message. The topic must be granted (grants: publish).
+   */
+  publish(topic: string, data: unknown, options?: { qos?: 0 | 1 | 2; retain?: boolean; broker?: string }): Promise<void>;
+  /**
+   * Hands an event to another function when the handler has returned, and does
+   * not wait for that function. Resolves to the event's id. The function must
+   * be granted (grants: invoke).
+   */
+  invoke(name: string, data?: unknown, options?: { type?: string; subject?: string; id?: string }): Promise<string>;
+}

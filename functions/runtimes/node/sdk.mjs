@@ -1,0 +1,158 @@
+// The side of edgefn that a node function sees. edgefn.d.ts has its types and
+// documentation.
+
+import { format } from "node:util";
+
+/** Returns value as it is sent and its media type. */
+export function payload(value, what) {
+  if (typeof value === "string") {
+    return [Buffer.from(value), "text/plain; charset=utf-8"];
+  }
+  const bytes = asBytes(value);
+  if (bytes) {
+    return [bytes, "application/octet-stream"];
+  }
+  const type = value?.constructor?.name ?? typeof value;
+  let json;
+  try {
+    json = JSON.stringify(value);
+  } catch (e) {
+    throw new TypeError(`${what} of type ${type} cannot be sent: ${e.message.split("\n")[0]}; give bytes, a string, or what JSON can hold`);
+  }
+  if (json === undefined) {
+    throw new TypeError(`${what} of type ${type} cannot be sent: JSON cannot hold it; give bytes, a string, or what JSON can hold`);
+  }
+  return [Buffer.from(json), "application/json"];
+}
+
+function asBytes(value) {
+  if (value instanceof Uint8Array) {
+    return value;
+  }
+  if (value instanceof ArrayBuffer) {
+    return new Uint8Array(value);
+  }
+  return ArrayBuffer.isView(value) ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength) : undefined;
+}
+
+function text(what, value) {
+  if (value !== undefined && typeof value !== "string") {
+    throw new TypeError(`${what} is a string, not ${value === null ? "null" : typeof value}`);
+  }
+  return value;
+}
+
+const KNOWN = new Set(["specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"]);
+
+export class Event {
+  constructor(data = Buffer.alloc(0), attributes = {}) {
+    this.data = typeof data === "string" ? Buffer.from(data) : data;
+    this.id = attributes.id ?? "";
+    this.type = attributes.type ?? "";
+    this.source = attributes.source ?? "";
+    this.subject = attributes.subject ?? "";
+    this.datacontenttype = attributes.datacontenttype ?? "";
+    this.time = attributes.time ? new Date(attributes.time) : undefined;
+    this.attributes = attributes;
+    this.extensions = Object.fromEntries(Object.entries(attributes).filter(([k]) => !KNOWN.has(k)));
+  }
+
+  json() {
+    return JSON.parse(this.text());
+  }
+
+  text() {
+    return this.data.toString("utf8");
+  }
+}
+
+class State {
+  #link;
+  #function;
+
+  constructor(link, name) {
+    this.#link = link;
+    this.#function = name;
+  }
+
+  of(name) {
+    return new State(this.#link, text("a function's name", name));
+  }
+
+  async get(key) {
+    const answer = await this.#link.call("get", { function: this.#function, key: text("a state key", key) });
+    return answer.found ? (answer.value ?? Buffer.alloc(0)) : undefined;
+  }
+
+  async put(key, value) {
+    const bytes = typeof value === "string" ? Buffer.from(value) : asBytes(value);
+    if (!bytes) {
+      throw new TypeError(
+        `a state value is bytes or a string, not ${value?.constructor?.name ?? typeof value}: encode it, for example with JSON.stringify`,
+      );
+    }
+    await this.#link.call("put", { function: this.#function, key: text("a state key", key), value: bytes });
+  }
+
+  async delete(key) {
+    await this.#link.call("delete", { function: this.#function, key: text("a state key", key) });
+  }
+
+  async keys(prefix = "") {
+    return (await this.#link.call("list", { function: this.#function, prefix: text("a prefix", prefix) })).keys ?? [];
+  }
+}
+
+export class Context {
+  #link;
+  #due;
+
+  constructor(link, about) {
+    this.#link = link;
+    this.#due = performance.now() + (about.deadline_ms ?? 0);
+    this.deadline = new Date(Date.now() + (about.deadline_ms ?? 0));
+    this.invocation = about.invocation ?? "";
+    this.function = about.function ?? "";
+    this.version = about.version ?? "";
+    this.trigger = about.trigger ?? "";
+    this.attempt = about.attempt ?? 1;
+    this.env = process.env;
+    this.state = new State(link, undefined);
+    const log =
+      (level) =>
+      (...args) =>
+        link.log(level, format(...args));
+    this.log = { debug: log("debug"), info: log("info"), warn: log("warning"), error: log("error") };
+  }
+
+  remainingMs() {
+    return Math.max(0, Math.floor(this.#due - performance.now()));
+  }
+
+  async publish(topic, data, { qos = 1, retain = false, broker } = {}) {
+    if (data === undefined || data === null) {
+      throw new TypeError(`the data of a message is ${data}: give "" for an empty message`);
+    }
+    if (![0, 1, 2].includes(qos)) {
+      throw new RangeError(`qos is 0, 1 or 2, not ${qos}`);
+    }
+    await this.#link.call("publish", {
+      broker: text("a broker's name", broker),
+      topic: text("a topic", topic),
+      data: payload(data, "message")[0],
+      qos,
+      retain: Boolean(retain),
+    });
+  }
+
+  async invoke(name, data, { type, subject, id } = {}) {
+    const answer = await this.#link.call("invoke", {
+      function: text("a function's name", name),
+      data: data === undefined || data === null ? Buffer.alloc(0) : payload(data, "data")[0],
+      type: text("a type", type),
+      subject: text("a subject", subject),
+      id: text("an id", id),
+    });
+    return answer.id ?? "";
+  }
+}

@@ -1,0 +1,276 @@
+"""The side of edgefn that a python function sees.
+
+A function is a module with a handler, named in edgefn.yaml as MODULE:FUNCTION:
+
+    def handle(event, ctx):
+        reading = event.json()
+        ctx.state["last"] = str(reading["celsius"])
+        ctx.publish("greenhouse/last", reading)
+        return {"fan": reading["celsius"] > 28}
+
+What it returns goes to the function's output: bytes and str as they are,
+anything else as JSON, and None means that there is no output message. An
+`async def` handler works too. What it raises is a failure: the event is tried
+again, and nothing that it wrote, published or invoked takes place.
+
+Nothing needs to be imported from here; the names are for type hints:
+
+    from edgefn import Context, Event
+
+    def handle(event: Event, ctx: Context): ...
+
+print and logging go to the function's log, and so does ctx.log.
+"""
+
+import time
+
+from edgefn import _wire
+from edgefn._wire import Refused
+
+__all__ = ["Context", "Event", "Refused", "State"]
+__version__ = "1"
+
+_KNOWN = frozenset(("specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"))
+
+
+def _payload(value, what):
+    """Return value as it is sent and its media type."""
+    if isinstance(value, str):
+        return value.encode(), "text/plain; charset=utf-8"
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value), "application/octet-stream"
+    if isinstance(value, memoryview):
+        return value.tobytes(), "application/octet-stream"
+    import json
+
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(), "application/json"
+    except (TypeError, ValueError, RecursionError) as e:
+        raise TypeError(
+            "%s of type %s cannot be sent: %s; give bytes, str, or what JSON can hold" % (what, type(value).__name__, e)
+        ) from e
+
+
+def _text(what, value):
+    if value is not None and not isinstance(value, str):
+        raise TypeError("%s is str, not %s" % (what, type(value).__name__))
+    return value
+
+
+class Event:
+    """What happened, with the attributes of CloudEvents 1.0.
+
+    For a test of a handler an event is made from what it should carry:
+    Event(b'{"celsius": 30}', subject="greenhouse/1/temperature").
+    """
+
+    __slots__ = ("attributes", "data")
+
+    attributes: "dict[str, str]"
+    """Every attribute as text, under its CloudEvents name."""
+    data: bytes
+    """The payload; empty if there is none."""
+
+    def __init__(self, data: "bytes | str" = b"", **attributes: str):
+        self.data = data.encode() if isinstance(data, str) else data
+        self.attributes = attributes
+
+    def json(self) -> object:
+        """Return the data read as JSON; json.JSONDecodeError if it is none."""
+        import json
+
+        return json.loads(self.data)
+
+    def text(self) -> str:
+        """Return the data read as UTF-8; UnicodeDecodeError if it is none."""
+        return self.data.decode()
+
+    @property
+    def id(self) -> str:
+        """The event's id, unique within its source."""
+        return self.attributes.get("id", "")
+
+    @property
+    def type(self) -> str:
+        """The kind of event, such as "edgefn.mqtt.message"."""
+        return self.attributes.get("type", "")
+
+    @property
+    def source(self) -> str:
+        """Where it happened, such as "mqtt://local"."""
+        return self.attributes.get("source", "")
+
+    @property
+    def subject(self) -> str:
+        """What it is about: the MQTT topic, the line, the path."""
+        return self.attributes.get("subject", "")
+
+    @property
+    def datacontenttype(self) -> str:
+        """The media type of the data; empty if it is not known."""
+        return self.attributes.get("datacontenttype", "")
+
+    @property
+    def time(self) -> "datetime.datetime | None":  # noqa: F821
+        """When it happened, with its zone, to the microsecond; None if the source has no clock."""
+        text = self.attributes.get("time")
+        if not text:
+            return None
+        from datetime import datetime
+
+        if text[-1] in "Zz":
+            text = text[:-1] + "+00:00"
+        if text[19:20] == ".":  # Python before 3.11 reads 3 or 6 digits only
+            zone = max(text.rfind("+"), text.rfind("-"))
+            text = text[:20] + text[20:zone][:6].ljust(6, "0") + text[zone:]
+        return datetime.fromisoformat(text)
+
+    @property
+    def extensions(self) -> "dict[str, str]":
+        """The attributes beside CloudEvents' own, such as "mqttqos"."""
+        return {k: v for k, v in self.attributes.items() if k not in _KNOWN}
+
+    def __repr__(self):
+        return "Event(%s, data=%d bytes)" % (", ".join("%s=%r" % kv for kv in sorted(self.attributes.items())), len(self.data))
+
+
+def _key(key):
+    if not isinstance(key, str):
+        raise TypeError("a state key is str, not %s" % type(key).__name__)
+    return key
+
+
+class State:
+    """The state of a function: a mapping of text to bytes that outlives the invocation.
+
+    Reads see what this invocation wrote. What it wrote takes place, all at
+    once, when the handler returns; nothing of it if the handler raises.
+    """
+
+    __slots__ = ("_link", "_function")
+
+    def __init__(self, link, function=None):
+        self._link, self._function = link, function
+
+    def of(self, function: str) -> "State":
+        """Return the state of another function, which edgefn.yaml must grant."""
+        return State(self._link, _text("a function's name", function))
+
+    def _get(self, key):
+        return self._link.call("get", {"function": self._function, "key": _key(key)})
+
+    def get(self, key: str, default: "bytes | None" = None) -> "bytes | None":
+        """Return the value of key, or default if there is none."""
+        answer = self._get(key)
+        return answer.get("value") or b"" if answer.get("found") else default
+
+    def keys(self, prefix: str = "") -> "list[str]":
+        """Return the keys that begin with prefix, in order."""
+        return self._link.call("list", {"function": self._function, "prefix": _text("a prefix", prefix)}).get("keys") or []
+
+    def __getitem__(self, key: str) -> bytes:
+        answer = self._get(key)
+        if not answer.get("found"):
+            raise KeyError(key)
+        return answer.get("value") or b""
+
+    def __setitem__(self, key: str, value: "bytes | str") -> None:
+        if isinstance(value, str):
+            value = value.encode()
+        elif not isinstance(value, (bytes, bytearray)):
+            raise TypeError("a state value is bytes or str, not %s: encode it, for example with json.dumps" % type(value).__name__)
+        self._link.call("put", {"function": self._function, "key": _key(key), "value": value})
+
+    def __delitem__(self, key: str) -> None:
+        """Remove key; a key that is not there is no error."""
+        self._link.call("delete", {"function": self._function, "key": _key(key)})
+
+    def __contains__(self, key: object) -> bool:
+        return bool(self._get(key).get("found"))
+
+    def __iter__(self):
+        return iter(self.keys())
+
+
+class Context:
+    """What an invocation may ask of its node, and what it knows of itself."""
+
+    __slots__ = ("_link", "_due", "attempt", "deadline", "function", "invocation", "state", "trigger", "version")
+
+    state: State
+    """The function's own state."""
+    invocation: str
+    """The id of this invocation, which its log lines carry."""
+    function: str
+    """The function's name."""
+    version: str
+    """The digest of the running version."""
+    trigger: str
+    """The name of the trigger that the event came by; empty if it was invoked."""
+    attempt: int
+    """1 the first time that this event is handled, then 2, 3 ..."""
+    deadline: float
+    """When the time limit is reached, as time.time() counts."""
+
+    def __init__(self, link, about):
+        left = about.get("deadline_ms", 0)
+        self._link = link
+        self._due = _wire.monotonic_ms() + left
+        self.state = State(link)
+        self.deadline = time.time() + left / 1000
+        self.invocation = about.get("invocation", "")
+        self.function = about.get("function", "")
+        self.version = about.get("version", "")
+        self.trigger = about.get("trigger", "")
+        self.attempt = about.get("attempt", 1)
+
+    def remaining_ms(self) -> int:
+        """Return how long the handler may still run, in milliseconds."""
+        return max(0, self._due - _wire.monotonic_ms())
+
+    def publish(self, topic: str, data: object, qos: int = 1, retain: bool = False, broker: "str | None" = None) -> None:
+        """Publish an MQTT message when the handler has returned.
+
+        bytes and str are sent as they are, anything else as JSON. b"" with
+        retain=True removes a retained message. The topic must be granted in
+        edgefn.yaml (grants: publish).
+        """
+        if data is None:
+            raise TypeError('the data of a message is None: give b"" for an empty message')
+        if qos not in (0, 1, 2):
+            raise ValueError("qos is 0, 1 or 2, not %r" % (qos,))
+        data, _ = _payload(data, "message")
+        call = {"broker": _text("a broker's name", broker), "topic": _text("a topic", topic), "data": data, "qos": int(qos), "retain": bool(retain)}
+        self._link.call("publish", call)
+
+    def invoke(
+        self, function: str, data: object = b"", type: "str | None" = None, subject: "str | None" = None, id: "str | None" = None
+    ) -> str:
+        """Hand an event to another function when the handler has returned.
+
+        It does not wait for that function. Returns the event's id. The
+        function must be granted in edgefn.yaml (grants: invoke).
+        """
+        data = b"" if data is None else _payload(data, "data")[0]
+        call = {
+            "function": _text("a function's name", function),
+            "data": data,
+            "type": _text("a type", type),
+            "subject": _text("a subject", subject),
+            "id": _text("an id", id),
+        }
+        return self._link.call("invoke", call).get("id", "")
+
+    @property
+    def log(self) -> "logging.Logger":  # noqa: F821
+        """A logger of the function's log, with every level on."""
+        import logging
+
+        return logging.getLogger("edgefn")
+
+    @property
+    def env(self) -> "dict[str, str]":
+        """The environment, as edgefn.yaml sets it."""
+        import os
+
+        return os.environ
