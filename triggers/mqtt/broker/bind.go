@@ -26,12 +26,6 @@ func (s *bindState) load(st *store) error {
 	})
 }
 
-func (s *bindState) current() []triggers.Binding {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.set
-}
-
 // Bind replaces the set of function triggers that this broker serves; those of
 // other brokers and kinds are passed over. A trigger with a filter that it did
 // not have before gets the retained messages that the filter matches, as events
@@ -39,8 +33,24 @@ func (s *bindState) current() []triggers.Binding {
 // trigger that is taken away and are not handed over yet are done with. Bind
 // may be called at any time, before Listen too, and does not wait for events.
 func (b *Broker) Bind(set []triggers.Binding) {
+	b.binding.mu.Lock()
+	defer b.binding.mu.Unlock()
+	b.binding.set = slices.Clone(set)
+	b.bindLocked()
+}
+
+// rebind does for a broker that begins to run what Bind could not do before.
+func (b *Broker) rebind() {
+	b.binding.mu.Lock()
+	defer b.binding.mu.Unlock()
+	b.bindLocked()
+}
+
+// bindLocked puts binding.set in force; binding.mu is held.
+func (b *Broker) bindLocked() {
+	s := &b.binding
 	next := &bindings{byKey: map[string]target{}}
-	for _, x := range set {
+	for _, x := range s.set {
 		m := x.Trigger.MQTT
 		if m == nil || (m.Broker != "" && m.Broker != functions.LocalBroker && m.Broker != b.cfg.Name) {
 			continue
@@ -51,11 +61,6 @@ func (b *Broker) Bind(set []triggers.Binding) {
 		}
 		next.byKey[t.key()] = t
 	}
-	s := &b.binding
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.set = slices.Clone(set)
-
 	b.mu.Lock()
 	up := b.state == running
 	if up {
@@ -78,7 +83,7 @@ func (b *Broker) Bind(set []triggers.Binding) {
 	}
 	b.routing.Unlock()
 	if !up {
-		return // Run binds again
+		return // Run does the rest
 	}
 	for key := range old.byKey {
 		if _, still := next.byKey[key]; !still {

@@ -163,30 +163,25 @@ func (b *Broker) Run(ctx context.Context) error {
 	ln := b.ln
 	b.mu.Unlock()
 
-	b.Bind(b.binding.current())
-	accepted := make(chan error, 1)
-	go func() { accepted <- b.accept(ln) }()
+	b.rebind() //nolint:contextcheck // hand-overs end by shutdown
+	accepted := make(chan struct{})
+	go func() { //nolint:contextcheck // closing the listener ends it
+		defer close(accepted)
+		b.accept(ln)
+	}()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
-	var err error
-loop:
-	for {
+	for running := true; running; {
 		select {
 		case <-ctx.Done():
-			break loop
-		case err = <-accepted:
-			accepted <- nil
-			break loop
+			running = false
 		case <-tick.C:
-			b.sweep()
+			b.sweep() //nolint:contextcheck // hand-overs outlive a sweep; shutdown ends them
 		}
 	}
 	closeErr := ln.Close()
 	<-accepted
-	if errors.Is(closeErr, net.ErrClosed) {
-		closeErr = nil
-	}
-	return errors.Join(err, closeErr, b.shutdown())
+	return errors.Join(closeErr, b.shutdown())
 }
 
 func (b *Broker) shutdown() error {
@@ -205,12 +200,12 @@ func (b *Broker) shutdown() error {
 }
 
 // accept takes connections until the listener is closed.
-func (b *Broker) accept(ln net.Listener) error {
+func (b *Broker) accept(ln net.Listener) {
 	pause := time.Duration(0)
 	for {
 		nc, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
-			return nil
+			return
 		}
 		if err != nil {
 			// Out of descriptors, most likely: it passes.

@@ -98,6 +98,7 @@ func (b *Broker) chain(ctx context.Context, e *chained) error {
 	if !e.lane.budget.take(e.size, ctx.Done(), nil) {
 		return fmt.Errorf("wait for room in front of function %q: %w", e.target.function, ctx.Err())
 	}
+	//nolint:contextcheck // the event outlives the call of Publish
 	b.lanes.push(e.lane, b.taskFor(e.target, e.event, e.ownID, func(err error) { b.chainSettled(e, err) }))
 	return nil
 }

@@ -61,6 +61,7 @@ func child(t *testing.T, dir string) (addr string, kill func()) {
 }
 
 func TestKillLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	addr, kill := child(t, dir)
 	sub := dial(t, addr, options{id: "offline", keep: true})

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 
@@ -36,9 +37,7 @@ func TestMessageBecomesEvent(t *testing.T) {
 				got := map[string]string{
 					"type": d.Event.Type, "source": d.Event.Source, "subject": d.Event.Subject, "data": string(d.Event.Data),
 				}
-				for k, v := range d.Event.Extensions {
-					got[k] = v
-				}
+				maps.Copy(got, d.Event.Extensions)
 				want := map[string]string{
 					"type": "edgefn.mqtt.message", "source": "mqtt://local", "subject": "greenhouse/1/temperature",
 					"data": "28.5", "mqttqos": fmt.Sprint(qos), "mqttretain": "false", "mqttdup": "false",
@@ -132,6 +131,7 @@ func TestFullFunctionHoldsBackOnlyItsClient(t *testing.T) {
 }
 
 func TestUnsettledMessageComesAgain(t *testing.T) {
+	t.Parallel()
 	for qos, ack := range map[byte]byte{1: pPuback, 2: pPubrec} {
 		t.Run(fmt.Sprint("qos ", qos), func(t *testing.T) {
 			sk := holding()

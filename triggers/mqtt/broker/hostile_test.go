@@ -120,6 +120,7 @@ func TestTooLargePacketIsRefused(t *testing.T) {
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
 	s := start(t, broker.Config{MaxClients: 3, ConnectTimeout: time.Second})
 	first := dial(t, s.Addr(), options{id: "first"})
 	silent := []net.Conn{dialRaw(t, s.Addr()), dialRaw(t, s.Addr())}
@@ -169,6 +170,7 @@ func TestSlowConnect(t *testing.T) {
 }
 
 func TestKeepAlive(t *testing.T) {
+	t.Parallel()
 	s := start(t, broker.Config{})
 	t.Run("enforced", func(t *testing.T) {
 		c := dial(t, s.Addr(), options{id: "silent", keepAlive: 1})
@@ -309,7 +311,7 @@ func FuzzListener(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer func() { _ = nc.Close() }()
-		_ = nc.SetDeadline(time.Now().Add(patience))
+		_ = nc.SetDeadline(time.Now().Add(6 * time.Second))
 		switch version {
 		case 4:
 			_, _ = nc.Write(connectV4)
@@ -318,6 +320,11 @@ func FuzzListener(f *testing.F) {
 		}
 		_, _ = nc.Write(data)
 		_ = nc.(*net.TCPConn).CloseWrite()
+		begun := time.Now()
 		_, _ = io.Copy(io.Discard, nc) // until the broker has had enough
+		if d := time.Since(begun); d > 5*time.Second {
+			stacks := make([]byte, 1<<20)
+			t.Errorf("the broker kept the connection for %v\n%s", d, stacks[:runtime.Stack(stacks, true)])
+		}
 	})
 }

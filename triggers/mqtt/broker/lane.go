@@ -239,10 +239,16 @@ func (ls *lanes) stop() {
 // quitContext is a context that is done when a channel is closed.
 type quitContext struct{ quit <-chan struct{} }
 
+// Deadline is part of context.Context.
 func (quitContext) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (c quitContext) Done() <-chan struct{}     { return c.quit }
-func (quitContext) Value(any) any               { return nil }
 
+// Done is part of context.Context.
+func (c quitContext) Done() <-chan struct{} { return c.quit }
+
+// Value is part of context.Context.
+func (quitContext) Value(any) any { return nil }
+
+// Err is part of context.Context.
 func (c quitContext) Err() error {
 	select {
 	case <-c.quit:

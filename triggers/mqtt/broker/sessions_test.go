@@ -254,6 +254,7 @@ func TestCleanSessionForgets(t *testing.T) {
 }
 
 func TestSessionExpires(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	now := time.Now()
 	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
@@ -341,6 +342,7 @@ func TestRetained(t *testing.T) {
 }
 
 func TestWill(t *testing.T) {
+	t.Parallel()
 	sk := newSink(nil)
 	s := start(t, broker.Config{Sink: sk})
 	s.Bind([]triggers.Binding{bind("f", "will", 1)})
@@ -437,6 +439,7 @@ func TestV5Properties(t *testing.T) {
 
 // What an idle broker writes, and what $SYS would.
 func TestIdleWritesNothing(t *testing.T) {
+	t.Parallel()
 	s := start(t, broker.Config{})
 	c := dial(t, s.Addr(), options{id: "sub", keep: true})
 	c.subscribe("$SYS/#", 1)

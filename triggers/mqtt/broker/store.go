@@ -12,6 +12,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Buckets of the file, one character each.
@@ -73,7 +74,7 @@ func openStore(dir string) (*store, error) {
 		NoFreelistSync: true, // fewer bytes per commit; found by a scan when opened
 		FreelistType:   bolt.FreelistMapType,
 	})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: it is in use: another node runs with the same data folder", path)
 	}
 	if err != nil {
