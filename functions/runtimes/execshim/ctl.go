@@ -159,7 +159,7 @@ func (r *request) data(words []string, i int) ([]byte, error) {
 	case words[i] != "-":
 		return []byte(words[i]), nil
 	}
-	b, err := io.ReadAll(io.LimitReader(r.stdin, wire.MaxFrame*64))
+	b, err := io.ReadAll(io.LimitReader(r.stdin, callLimit))
 	if err != nil {
 		return nil, fmt.Errorf("read standard input: %w", err)
 	}

@@ -12,6 +12,11 @@ import (
 // sends before it connects.
 const ctlTimeout = 10 * time.Second
 
+// callLimit bounds what an edgefn-ctl may send, in bytes: more than the node
+// takes, so that the answer says how much that is. The cell's memory bounds it
+// too.
+const callLimit = 64 << 20
+
 // door is the socket at which edgefn-ctl calls. Callers are served one at a
 // time; more wait in the kernel's queue.
 type door struct {
@@ -43,7 +48,7 @@ func (d *door) serve() {
 			return
 		}
 		_ = c.SetDeadline(time.Now().Add(ctlTimeout))
-		d.answer(wire.NewConn(c, d.n.limit))
+		d.answer(wire.NewConn(c, callLimit))
 		_ = c.Close()
 	}
 }

@@ -86,7 +86,7 @@ type program struct {
 	argv  []string
 	env   []string
 	data  []byte
-	limit int // bytes of output
+	limit int64 // bytes of output
 }
 
 func (p *program) tooLong() *wire.Failure {
@@ -138,8 +138,8 @@ func (p *program) run() ([]byte, *wire.Failure) {
 	}()
 	var out bytes.Buffer
 	go func() {
-		_, _ = io.CopyN(&out, outR, int64(p.limit)+1)
-		if out.Len() > p.limit {
+		_, _ = io.CopyN(&out, outR, p.limit+1)
+		if int64(out.Len()) > p.limit {
 			killAll()
 		}
 		done <- struct{}{}
@@ -159,7 +159,7 @@ func (p *program) run() ([]byte, *wire.Failure) {
 		<-done
 	}
 	switch {
-	case out.Len() > p.limit:
+	case int64(out.Len()) > p.limit:
 		return nil, p.tooLong()
 	case err != nil:
 		return nil, p.failed(err, cmd.ProcessState, last.String())

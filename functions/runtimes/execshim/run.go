@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/edgefn/edgefn/functions/wire"
@@ -45,7 +46,6 @@ func Run(args []string) int {
 		return exUsage
 	}
 	syscall.CloseOnExec(socketFD)
-	// Inherited by what the program starts; the node hears only of this process.
 	f := os.NewFile(socketFD, "node")
 	if err := serve(f, args); err != nil && !gone(err) {
 		fmt.Fprintln(os.Stderr, "edgefn-init exec:", err)
@@ -60,7 +60,8 @@ func gone(err error) bool {
 }
 
 func serve(rw io.ReadWriter, argv []string) error {
-	n := &node{conn: wire.NewConn(rw, readLimit), limit: wire.MaxFrame + wire.Overhead}
+	n := &node{conn: wire.NewConn(rw, readLimit)}
+	n.limit.Store(wire.MaxFrame + wire.Overhead)
 	path, err := look(argv[0])
 	if err != nil {
 		return n.write(wire.KindFailure, 0, wire.Failure{Kind: "load", Message: err.Error()})
@@ -87,7 +88,7 @@ func serve(rw io.ReadWriter, argv []string) error {
 			return err
 		}
 		p := program{
-			path: path, argv: argv, limit: n.limit,
+			path: path, argv: argv, limit: n.limit.Load(),
 			env: environ(os.Environ(), body, socket), data: dataOf(body),
 		}
 		out, fail := p.run()
@@ -156,7 +157,7 @@ func variable(name string) string {
 // node is the connection to the node.
 type node struct {
 	conn  *wire.Conn
-	limit int // bytes of a frame that is sent; set between invocations
+	limit atomic.Int64 // bytes of a frame that is sent; set between invocations
 
 	calling sync.Mutex // held from a call until its answer
 	running bool       // guarded by calling: an invocation is under way
@@ -168,8 +169,8 @@ func (n *node) write(kind wire.Kind, id uint64, body any) error {
 	if err != nil {
 		return err
 	}
-	if len(b)-4 > n.limit {
-		return fmt.Errorf("%w: %s of %d bytes with its attributes, at most %d are possible", wire.ErrTooLong, kind, len(b)-4, n.limit)
+	if most := n.limit.Load(); int64(len(b)-4) > most {
+		return fmt.Errorf("%w: %s of %d bytes with its attributes, at most %d are possible", wire.ErrTooLong, kind, len(b)-4, most)
 	}
 	return n.conn.WriteEncoded(b)
 }
@@ -187,9 +188,9 @@ func (n *node) event() (uint64, wire.EventBody, error) {
 	if err := f.Into(&body); err != nil {
 		return 0, body, err
 	}
-	n.limit = wire.MaxFrame + wire.Overhead
-	if body.Context.MaxFrame > 0 {
-		n.limit = body.Context.MaxFrame
+	n.limit.Store(wire.MaxFrame + wire.Overhead)
+	if most := body.Context.MaxFrame; most > 0 {
+		n.limit.Store(int64(most))
 	}
 	n.calling.Lock()
 	defer n.calling.Unlock()

@@ -1,0 +1,29 @@
+import threading
+
+SEEN = 0
+GO = threading.Event()
+ERRORS = []
+
+
+def later(ctx):
+    GO.wait()
+    try:
+        ctx.state["late"] = b"x"
+    except Exception as e:
+        ERRORS.append(e)
+
+
+async def handle(event, ctx):
+    global SEEN, LATE
+    SEEN += 1
+    if event.type == "raise":
+        raise ValueError("it broke")
+    if event.type == "late":
+        LATE = threading.Thread(target=later, args=(ctx,))
+        LATE.start()
+        return None
+    if event.type == "late-error":
+        GO.set()
+        LATE.join()
+        return str(ERRORS[0])
+    return str(SEEN)

@@ -1,0 +1,130 @@
+"""Does what the type of its event asks for."""
+
+import logging
+import os
+import subprocess
+import sys
+
+SEEN = 0
+
+
+def broken_part():
+    raise ValueError("it broke")
+
+
+def handle(event, ctx):
+    global SEEN
+    SEEN += 1
+    what = event.type
+    if what == "echo":
+        return event.data
+    if what == "json":
+        v = event.json()
+        return {"sum": v["a"] + v["b"], "text": "grüße"}
+    if what == "text":
+        return "28.5 °C"
+    if what == "nothing":
+        return None
+    if what == "attributes":
+        return {
+            "id": event.id,
+            "type": event.type,
+            "source": event.source,
+            "subject": event.subject,
+            "datacontenttype": event.datacontenttype,
+            "length": str(len(event.data)),
+            "seconds": str(int(event.time.timestamp())),
+            **event.extensions,
+        }
+    if what == "context":
+        return {"invocation": ctx.invocation, "function": ctx.function, "version": ctx.version, "attempt": ctx.attempt}
+    if what == "deadline":
+        return str(ctx.remaining_ms())
+    if what == "state":
+        seen = {"there": ctx.state["there"].decode(), "absent": ctx.state.get("absent", b"").decode()}
+        try:
+            ctx.state["absent"]
+        except KeyError:
+            pass
+        seen["has"], seen["hasnt"] = "there" in ctx.state, "absent" in ctx.state
+        ctx.state["a/1"] = "old"
+        ctx.state["a/1"] = b"new"
+        ctx.state["a/2"] = b""
+        ctx.state["data"] = event.data
+        del ctx.state["there"]
+        del ctx.state["absent"]
+        assert ctx.state["a/2"] == b""
+        seen["written"] = ctx.state["a/1"].decode()
+        seen["deleted"] = "there" in ctx.state
+        seen["keys"], seen["a"] = list(ctx.state), ctx.state.keys("a/")
+        for wrong in (1, None, {}):
+            try:
+                ctx.state["x"] = wrong
+                return "a value of the wrong type was taken"
+            except TypeError:
+                pass
+        return seen
+    if what == "state-and-raise":
+        ctx.state["half"] = b"done"
+        ctx.publish("test/half", "done")
+        raise RuntimeError("no further")
+    if what == "other-state":
+        other = ctx.state.of("other")
+        n = other["shared/in"]
+        other["shared/out"] = str(int(n) + 1)
+        return n
+    if what == "publish":
+        ctx.publish("test/text", "grüße")
+        ctx.publish("test/bytes", b"\xff\x01", qos=0, retain=True)
+        ctx.publish("test/json", {"on": True}, qos=2)
+        ctx.publish("test/empty", b"", retain=True)
+        return None
+    if what == "invoke":
+        return [ctx.invoke("sink", {"n": 1}), ctx.invoke("sink", "x", type="test.special", subject="über", id="my-id")]
+    if what == "ungranted":
+        errors = {}
+        for name, call in (
+            ("get", lambda: ctx.state.of("secret").get("k")),
+            ("put", lambda: ctx.state.of("secret").__setitem__("k", b"v")),
+            ("publish", lambda: ctx.publish("forbidden/topic", "x")),
+            ("invoke", lambda: ctx.invoke("stranger", "x")),
+        ):
+            try:
+                call()
+            except Exception as e:
+                errors[name] = str(e)
+        return errors
+    if what == "ungranted-uncaught":
+        ctx.publish("forbidden/topic", "x")
+    if what == "log":
+        ctx.log.debug("fine %s", "detail")
+        logging.debug("not shown: the root logger begins at info")
+        logging.info("it is %d °C", 28)
+        ctx.log.warning("getting warm")
+        ctx.log.error("on fire")
+        return None
+    if what == "output":
+        print("to standard output, ☃")
+        print("to standard error", file=sys.stderr)
+        return None
+    if what == "env":
+        return ctx.env["GREETING"]
+    if what == "secret":
+        with open(os.environ.get("TEST_SECRETS", "/run/secrets") + "/token", "rb") as f:
+            return f.read()
+    if what == "raise":
+        broken_part()
+    if what == "exit":
+        os._exit(3)
+    if what == "leaves-a-child":
+        subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return "done"
+    if what == "unserialisable":
+        return {"readings": {1, 2}}
+    if what == "too-large":
+        return b"x" * (2 << 20)
+    if what == "too-large-call":
+        ctx.state["big"] = b"x" * (2 << 20)
+    if what == "count":
+        return str(SEEN)
+    raise AssertionError("unknown case " + what)
