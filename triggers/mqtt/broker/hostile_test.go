@@ -41,7 +41,11 @@ func TestStalledSubscriberBlocksNobody(t *testing.T) {
 			if slowest > 400*time.Millisecond {
 				t.Errorf("a publisher waited %v", slowest)
 			}
+			begun := time.Now()
 			eventually(t, "the stalled client is thrown out", func() bool { return s.Stats().Clients == 2 })
+			if d := time.Since(begun); d > 5*time.Second {
+				t.Errorf("the stalled client was kept for %v", d)
+			}
 		})
 	}
 }

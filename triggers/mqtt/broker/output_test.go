@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -249,4 +250,23 @@ func TestBindPassesOverOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	sk.never(t, 0)
+}
+
+// Bind that comes while Run begins is not undone by it.
+func TestBindWhileRunBegins(t *testing.T) {
+	for i := range 40 {
+		sk := newSink(nil)
+		s := start(t, broker.Config{Sink: sk})
+		for range i { // now here, now there in Run's beginning
+			runtime.Gosched()
+		}
+		s.Bind([]triggers.Binding{bind("f", "x", 1)})
+		c := dial(t, s.Addr(), options{id: "c"}) // it runs by now
+		c.publish(publish{topic: "x", qos: 1, pid: 1})
+		c.wantAck(pPuback, 1)
+		if n := len(sk.deliveries()); n != 1 {
+			t.Fatalf("%d events, want 1", n)
+		}
+		s.stop()
+	}
 }

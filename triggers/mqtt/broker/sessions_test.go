@@ -98,6 +98,8 @@ func TestUnacknowledgedIsSentAgainWithItsPacketID(t *testing.T) {
 	sub := dial(t, s.Addr(), options{id: "sub", keep: true})
 	sub.subscribe("x", 2)
 	pub := dial(t, s.Addr(), options{id: "pub"})
+	pub.send("x", 1, 0, 5) // so that packet ids are not those of a new session
+	sub.collect(0, 5)
 	pub.send("x", 1, 0, 1)
 	pub.send("x", 2, 1, 3)
 	var got []publish
