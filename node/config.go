@@ -99,6 +99,9 @@ func Defaults() Config {
 
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
+// validBroker is what a manifest can name.
+var validBroker = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
 // nodeName makes a valid name of a host's.
 func nodeName(host string) string {
 	host, _, _ = strings.Cut(strings.ToLower(host), ".")
@@ -163,8 +166,8 @@ func (c *Config) Validate() error {
 		case name == functions.LocalBroker:
 			fault("brokers."+name, "is the name of the broker inside the node: choose another")
 			continue
-		case !validName.MatchString(name):
-			fault("brokers."+name, "the name is not 1 to 63 of [a-z0-9-], with no - at either end")
+		case !validBroker.MatchString(name):
+			fault("brokers."+name, "the name is not 1 to 63 of [A-Za-z0-9._-], beginning with a letter or digit")
 			continue
 		}
 		if err := b.Validate(); err != nil {

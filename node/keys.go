@@ -26,11 +26,11 @@ const (
 	keyEnding    = keyRoot + "ending/"    // BROKER/CLIENT ID: a session to be ended
 )
 
-// doneKey names an event that carries an id of its sender's. CloudEvents makes
+// eventKey names an event that carries an id of its sender's. CloudEvents makes
 // ids unique within their source; devices that count their messages do so per
 // topic. So source and subject count too: better an event too many than one too
 // few.
-func doneKey(function string, e *functions.Event) string {
+func eventKey(function string, e *functions.Event) string {
 	h := sha256.New()
 	for _, s := range []string{e.Source, e.Subject, e.ID} {
 		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s) // a hash does not fail

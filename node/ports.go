@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"io"
-	"net"
 
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
@@ -33,24 +32,23 @@ type Image struct {
 	Platforms []string
 }
 
-// SandboxSpec says what a version's sandbox is made of.
-type SandboxSpec struct {
-	Function *functions.Function
-	Digest   string
-	Secrets  string // folder of the node's secrets
-}
-
 // Sandboxes keeps images and brings sandboxes up: *sandbox.Host.
 type Sandboxes interface {
 	// Run keeps containerd going until ctx is done.
 	Run(ctx context.Context) error
 	// Import reads a tar of an OCI layout. Importing an image again is no error.
 	Import(ctx context.Context, r io.Reader) (Image, error)
-	Starter(s SandboxSpec) pool.Starter
+	// Has reports whether the image of a version is there.
+	Has(ctx context.Context, version string) (bool, error)
+	// Starter returns what brings the sandbox of a version up.
+	Starter(f *functions.Function, version string) (pool.Starter, error)
 	// Remove removes an image; one that is not there is no error.
-	Remove(ctx context.Context, digest string) error
+	Remove(ctx context.Context, version string) error
 	Status(ctx context.Context) api.ComponentStatus
+	// Warnings are limits that this machine cannot hold to.
 	Warnings() []string
+	// Close lets go of everything. The caller has stopped every pool.
+	Close(ctx context.Context)
 }
 
 // Publisher sends messages to a broker.
@@ -63,20 +61,24 @@ type Publisher interface {
 	Status() api.ComponentStatus
 }
 
-// LocalBroker is the broker inside the node.
+// LocalBroker is the broker inside the node. Its Publish may return before the
+// functions that the message triggers have settled it, once nothing can lose it.
 type LocalBroker interface {
 	Publisher
-	// Listen takes the address, so that a port in use is told at once.
+	// Listen takes the address, so that a port in use is told at once. After it
+	// Run must be called.
 	Listen() error
-	Addr() net.Addr
-	// Bind makes messages under a trigger's topic events of its function, until
-	// unbind is called.
-	Bind(b triggers.Binding) (unbind func(), err error)
+	// Addr is where it listens, once it does.
+	Addr() string
+	// Bind replaces the set of triggers whose messages become events. Those of
+	// other brokers are passed over.
+	Bind(set []triggers.Binding)
 }
 
 // Source serves one trigger at a broker outside.
 type Source interface {
-	// Run delivers events until ctx is done. It keeps its session.
+	// Run delivers events until ctx is done, then waits for some time until
+	// those that were taken are settled. It keeps its session.
 	Run(ctx context.Context) error
 	Status() api.SourceInfo
 }
@@ -96,6 +98,7 @@ type Parts struct {
 	ClientID   func(node, function, trigger string) string
 	// Runtimes finds what this machine can run, by name.
 	Runtimes func(ctx context.Context) map[functions.Runtime]string
-	// Satisfies reports whether the version of a runtime meets a constraint.
-	Satisfies func(version, constraint string) (bool, error)
+	// Satisfies returns nil if the version of a runtime meets a constraint, or why
+	// it does not.
+	Satisfies func(constraint, version string) error
 }

@@ -1,0 +1,138 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/pool"
+	"github.com/edgefn/edgefn/node/api"
+)
+
+// DeadList implements api.Backend. The letters come without their data.
+func (n *Node) DeadList(ctx context.Context, name string) ([]api.DeadLetter, error) {
+	if _, err := n.find(name); err != nil {
+		return nil, err
+	}
+	out := []api.DeadLetter{}
+	err := n.dead.each(ctx, name, func(l letter) error {
+		l.Event.Data = nil
+		l.Failure.Detail = "" // show has it
+		out = append(out, l.DeadLetter)
+		return nil
+	})
+	return out, storeErrorOrNil(err)
+}
+
+// DeadShow implements api.Backend.
+func (n *Node) DeadShow(ctx context.Context, name, id string) (api.DeadLetter, error) {
+	if _, err := n.find(name); err != nil {
+		return api.DeadLetter{}, err
+	}
+	it, ok := n.dead.find(name, id)
+	if !ok {
+		return api.DeadLetter{}, noLetter(name, id)
+	}
+	l, err := n.dead.get(ctx, name, it)
+	return l.DeadLetter, storeErrorOrNil(err)
+}
+
+func noLetter(name, id string) error {
+	return &api.Error{
+		Err: api.ErrNotFound, Message: fmt.Sprintf("function %q has no dead letter %q", name, id),
+		Hint: "edgefn dead list " + name + " lists those there are",
+	}
+}
+
+// DeadDelete implements api.Backend.
+func (n *Node) DeadDelete(ctx context.Context, name, id string) (api.DeadOutcome, error) {
+	if _, err := n.find(name); err != nil {
+		return api.DeadOutcome{}, err
+	}
+	items, found := n.dead.claim(name, id)
+	defer n.dead.unclaim(name, items)
+	if !found {
+		return api.DeadOutcome{}, noLetter(name, id)
+	}
+	var out api.DeadOutcome
+	for len(items[out.Deleted:]) > 0 {
+		batch := items[out.Deleted:min(out.Deleted+maxDrop, len(items))]
+		if err := n.dead.delete(ctx, name, batch); err != nil {
+			return out, storeError(err)
+		}
+		out.Deleted += len(batch)
+	}
+	return out, nil
+}
+
+// DeadRetry implements api.Backend. A letter goes in the transaction that
+// commits what its event did.
+func (n *Node) DeadRetry(ctx context.Context, name, id string) (api.DeadOutcome, error) {
+	var out api.DeadOutcome
+	done, err := n.enter()
+	if err != nil {
+		return out, err
+	}
+	defer done()
+	d, err := n.find(name)
+	if err != nil {
+		return out, err
+	}
+	items, found := n.dead.claim(name, id)
+	defer n.dead.unclaim(name, items)
+	if !found {
+		return out, noLetter(name, id)
+	}
+	for _, it := range items {
+		l, err := n.dead.get(ctx, name, it)
+		if errors.Is(err, api.ErrNotFound) {
+			continue // it has aged out
+		}
+		if err != nil {
+			return out, storeError(err)
+		}
+		if l.Cut {
+			if id != "" {
+				return out, &api.Error{
+					Err:     api.ErrRefused,
+					Message: fmt.Sprintf("dead letter %s cannot be run again: its event had %d bytes, over the node's limit, and only the first %d were kept", id, l.Bytes, cutTo),
+					Hint:    fmt.Sprintf("edgefn dead delete %s %s removes it", name, id),
+				}
+			}
+			out.Failed++
+			continue
+		}
+		if err := n.retryLetter(ctx, d, it, l, &out); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// retryLetter runs a letter's event once more. The error is one that the next
+// letter would meet as well.
+func (n *Node) retryLetter(ctx context.Context, d *deployment, it deadItem, l letter, out *api.DeadOutcome) error {
+	v := d.svc.current()
+	if v == nil {
+		return n.notServing(d)
+	}
+	_, err := n.exec.run(ctx, v, request{
+		trigger: l.Trigger, attempt: l.Attempts + 1, event: l.event, ownID: l.own,
+		extra: []store.Op{{Key: l.key, Delete: true}},
+	})
+	var f *functions.Failure
+	switch {
+	case err == nil:
+		out.Handled++
+		// The key is gone already; this brings the count in line.
+		return n.dead.delete(ctx, d.name, []deadItem{it})
+	case errors.As(err, &f) && f.Kind != functions.FailTransient:
+		out.Failed++
+		return storeErrorOrNil(n.dead.failedAgain(ctx, l, f))
+	case errors.Is(err, pool.ErrClosed), errors.As(err, &f):
+		return &api.Error{Err: api.ErrOverloaded, Message: fmt.Sprintf("function %q cannot run events now: %v", d.name, err), Hint: "try again in a moment"}
+	}
+	return storeError(err)
+}

@@ -1,0 +1,485 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/triggers"
+)
+
+// maxChecks is how many versions are started for a check at the same time.
+const maxChecks = 2
+
+// Node is a node. New makes one, Run runs it; everything else is for while it
+// runs.
+type Node struct {
+	cfg     Config
+	parts   Parts
+	log     *slog.Logger
+	started time.Time
+	checks  chan struct{} // one entry per version that is being checked
+	locks   nameLocks
+	logs    *logBook
+
+	// Set by Run before anything uses them.
+	st         store.Store
+	boxes      Sandboxes
+	local      LocalBroker // nil: off
+	publishers map[string]Publisher
+	runtimes   map[functions.Runtime]string
+	budget     *budget
+	usage      *usageBook
+	dead       *deadLetters
+	outbox     *outbox
+	quota      *stateQuota
+	done       *doneIDs
+	exec       *executor
+	endings    *endings
+	spawn      func(f func(context.Context)) *task
+
+	binding sync.Mutex // held while triggers are bound at the local broker
+
+	mu        sync.RWMutex
+	functions map[string]*deployment
+	ready     bool
+	stopping  bool
+	calls     sync.WaitGroup // of the API, other than reads
+}
+
+var (
+	_ api.Backend   = (*Node)(nil)
+	_ triggers.Sink = (*Node)(nil)
+	_ surroundings  = (*Node)(nil)
+)
+
+// Assemble makes a node of parts. It validates the config, does no I/O and
+// starts nothing.
+func Assemble(cfg Config, parts Parts) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func(string) {}
+	}
+	// A broker's name is its key, whoever made the config.
+	cfg.Brokers = maps.Clone(cfg.Brokers)
+	for name, b := range cfg.Brokers {
+		b.Name = name
+		cfg.Brokers[name] = b
+	}
+	n := &Node{
+		cfg: cfg, parts: parts, log: cfg.Logger.With("component", "node"),
+		checks: make(chan struct{}, maxChecks), functions: map[string]*deployment{}, publishers: map[string]Publisher{},
+	}
+	n.logs = newLogBook(filepath.Join(cfg.DataDir, "logs"), cfg.Log, n.log)
+	return n, nil
+}
+
+// Run serves until ctx is done, then stops in stages and returns nil. Called
+// once.
+func (n *Node) Run(ctx context.Context) (err error) {
+	n.started = time.Now().UTC()
+	unlock, err := n.prepare()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	defer n.logs.close()
+	control, err := api.Listen(n.cfg.Socket(), api.Group)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = control.Close() }() // it is closed already where it served
+
+	// What runs in the background outlives ctx: it is stopped in stages.
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+	n.spawn = spawner(base, &background)
+
+	// The broker comes early, so that a port in use is told at once.
+	local, err := n.listen()
+	if err != nil {
+		return err
+	}
+	var brokers []*task
+	failed := make(chan error, len(n.cfg.Brokers)+4) // what ended that should not have
+	watch := func(what string, f func(context.Context) error) *task {
+		return n.spawn(func(ctx context.Context) {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", what, err)
+			}
+		})
+	}
+	if local != nil {
+		// It has to run, so that it lets go of what Listen took; events wait in
+		// Deliver's error until functions are there.
+		defer func() {
+			if len(brokers) == 0 {
+				gone, stop := context.WithCancel(base)
+				stop()
+				err = errors.Join(err, local.Run(gone))
+			}
+		}()
+	}
+	if err := n.open(ctx); err != nil {
+		return err
+	}
+	defer n.shut()
+	removing, err := n.load(ctx)
+	if err != nil {
+		return err
+	}
+	for name := range n.cfg.Brokers {
+		p, err := n.parts.Publisher(&n.cfg, name)
+		if err != nil {
+			return fmt.Errorf("broker %q: %w", name, err)
+		}
+		n.publishers[name] = p
+	}
+	if local != nil {
+		n.local = local
+		n.publishers[functions.LocalBroker] = local
+		n.bindLocal()
+		brokers = append(brokers, watch("mqtt broker", local.Run))
+	}
+	for name := range n.cfg.Brokers {
+		brokers = append(brokers, watch("broker "+name, n.publishers[name].Run))
+	}
+	boxes := watch("containerd", n.boxes.Run)
+	relay, book, ends := n.spawn(n.outbox.run), n.spawn(n.usage.run), n.spawn(n.endings.run)
+	upkeep := n.spawn(n.upkeep)
+	for _, name := range removing {
+		if err := n.erase(ctx, name); err != nil {
+			n.log.Warn("removed function is not erased yet", logFunction, name, logErr, err)
+		}
+	}
+	n.begin()
+	n.startSources(ctx)
+	server := n.serve(control, failed)
+	n.log.Info("node is ready", "name", n.cfg.Name, "functions", len(n.functions))
+	n.setReady()
+
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		n.log.Error("node stops", logErr, err)
+	case <-storeDone(n.st):
+		err = fmt.Errorf("store: %w", storeErr(n.st))
+	}
+	n.drain(base, server)
+	for _, t := range []*task{relay, ends, upkeep, book} {
+		t.stop()
+	}
+	for _, t := range brokers {
+		t.stop()
+	}
+	n.stopPools()
+	boxes.stop() // pools need it to let go of their sandboxes
+	return err
+}
+
+// prepare makes the node's folders and takes the lock of its data.
+func (n *Node) prepare() (unlock func(), err error) {
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{{n.cfg.DataDir, 0o700}, {n.cfg.RunDir, 0o755}} {
+		if err := os.MkdirAll(d.path, d.mode); err != nil {
+			return nil, fmt.Errorf("make folder: %w", err)
+		}
+	}
+	name := filepath.Join(n.cfg.DataDir, "lock")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, &api.Error{
+			Err:     fmt.Errorf("lock %s: %w", name, err),
+			Message: fmt.Sprintf("another node uses the data folder %s: %v", n.cfg.DataDir, err),
+			Hint:    "stop it, or give this one a folder of its own with --data, and its own --run, --mqtt and --name",
+		}
+	}
+	return func() { _ = f.Close() }, nil // with which the lock ends
+}
+
+// listen takes the address of the broker inside the node; nil: it is off.
+func (n *Node) listen() (LocalBroker, error) {
+	if n.cfg.MQTT.Addr == Off {
+		return nil, nil //nolint:nilnil // no broker is no error
+	}
+	b, err := n.parts.Broker(&n.cfg, n)
+	if err != nil {
+		return nil, fmt.Errorf("mqtt broker: %w", err)
+	}
+	if err := b.Listen(); err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, &api.Error{
+				Err:     err,
+				Message: fmt.Sprintf("mqtt broker: address %s is in use by another program", n.cfg.MQTT.Addr),
+				Hint:    "choose another with --mqtt ADDR (mqtt.listen in the config), or turn the broker off with --mqtt off",
+			}
+		}
+		return nil, fmt.Errorf("mqtt broker: %w", err)
+	}
+	return b, nil
+}
+
+// open opens the store and the sandboxes.
+func (n *Node) open(ctx context.Context) (err error) {
+	if n.st, err = n.parts.Store(ctx, &n.cfg); err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	if n.boxes, err = n.parts.Sandboxes(ctx, &n.cfg); err != nil {
+		return errors.Join(fmt.Errorf("open sandboxes: %w", err), n.st.Close())
+	}
+	n.runtimes = n.parts.Runtimes(ctx)
+	return nil
+}
+
+// shut closes what open opened.
+func (n *Node) shut() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if n.usage != nil {
+		if err := n.usage.flush(ctx); err != nil && !errors.Is(err, store.ErrClosed) {
+			n.log.Warn("usage of the last minute is lost", logErr, err)
+		}
+	}
+	n.boxes.Close(ctx)
+	if err := n.st.Close(); err != nil {
+		n.log.Warn("store is not closed well", logErr, err)
+	}
+}
+
+// load makes what works on the store and reads what is in it.
+func (n *Node) load(ctx context.Context) (removing []string, err error) {
+	_, quota, err := n.st.Size(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read store: %w", err)
+	}
+	n.budget = newBudget(quota)
+	n.usage = newUsageBook(n.st, n.log, n.cfg.Name)
+	n.dead = newDeadLetters(n.st, n.budget, n.log)
+	n.outbox = newOutbox(n.st, n.budget, n.log)
+	n.outbox.send, n.outbox.call = n.publish, n.call
+	n.quota = newStateQuota(n.st, n.log, n.cfg.State)
+	n.done = newDoneIDs(n.st, n.log, n.cfg.Name)
+	n.endings = &endings{n: n}
+	n.exec = &executor{
+		st: n.st, around: n, outbox: n.outbox, marks: newMarks(n.st, n.log, n.cfg.Name), done: n.done,
+		quota: n.quota, usage: n.usage, maxPayload: n.cfg.MaxPayload(), log: n.log,
+	}
+	for _, f := range []func(context.Context) error{n.usage.load, n.dead.load, n.outbox.load, n.done.load} {
+		if err := f(ctx); err != nil {
+			return nil, fmt.Errorf("read store: %w", err)
+		}
+	}
+	if removing, err = n.loadFunctions(ctx); err != nil {
+		return nil, fmt.Errorf("read store: %w", err)
+	}
+	return removing, nil
+}
+
+// startSources runs the sources of all functions.
+func (n *Node) startSources(ctx context.Context) {
+	for _, d := range n.deployments() {
+		n.bind(ctx, d, d.svc.spec())
+	}
+}
+
+// serve answers the control API until it is shut down.
+func (n *Node) serve(l net.Listener, failed chan<- error) *http.Server {
+	s := &http.Server{
+		Handler:           api.NewServer(n, api.Options{Logger: n.log}),
+		ReadHeaderTimeout: storeTime,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+	n.spawn(func(context.Context) {
+		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("control socket: %w", err)
+		}
+	})
+	return s
+}
+
+func (n *Node) setReady() {
+	n.mu.Lock()
+	n.ready = true
+	n.mu.Unlock()
+	mqtt := "off"
+	if n.local != nil {
+		mqtt = n.local.Addr()
+	}
+	n.cfg.Ready(fmt.Sprintf("node %s is ready: control socket %s, mqtt %s", n.cfg.Name, n.cfg.Socket(), mqtt))
+}
+
+// drain takes no more events, lets those that run end, to a deadline, and tells
+// their senders.
+func (n *Node) drain(base context.Context, server *http.Server) {
+	n.mu.Lock()
+	n.stopping, n.ready = true, false
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(base, drainTime)
+	defer cancel()
+	// Sources go on until what they handed over is settled.
+	var tasks []*task
+	for _, d := range n.deployments() {
+		d.mu.Lock()
+		for _, s := range d.sources {
+			s.task.cancel()
+			tasks = append(tasks, s.task)
+		}
+		d.mu.Unlock()
+	}
+	for _, d := range n.deployments() {
+		d.svc.stop()
+	}
+	for _, d := range n.deployments() {
+		if !d.served.wait(ctx) {
+			n.log.Warn("function did not finish in time, its events come again", logFunction, d.name)
+		}
+		d.served.stop()
+	}
+	for _, t := range tasks {
+		t.stop()
+	}
+	// Logs that are followed end only by this.
+	if err := server.Close(); err != nil {
+		n.log.Debug("control socket", logErr, err)
+	}
+	n.calls.Wait()
+}
+
+// stopPools ends every pool, all at once.
+func (n *Node) stopPools() {
+	var wg sync.WaitGroup
+	for _, d := range n.deployments() {
+		wg.Go(func() {
+			d.halt()
+			if v := d.svc.activate(nil); v != nil {
+				v.stop()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// upkeep removes dead letters that are too old, once an hour.
+func (n *Node) upkeep(ctx context.Context) {
+	t := time.NewTicker(time.Hour)
+	defer t.Stop()
+	for {
+		for _, d := range n.deployments() {
+			if err := n.dead.expire(ctx, d.svc.spec(), time.Now()); err != nil && ctx.Err() == nil {
+				n.log.Warn("old dead letters stay", logFunction, d.name, logErr, err)
+			}
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// enter counts a call that must end before the node's parts go.
+func (n *Node) enter() (done func(), err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopping {
+		return nil, api.ErrStopping
+	}
+	n.calls.Add(1)
+	return n.calls.Done, nil
+}
+
+// Deliver implements triggers.Sink.
+func (n *Node) Deliver(ctx context.Context, d triggers.Delivery) error {
+	n.mu.RLock()
+	f, ok := n.functions[d.Function]
+	stopping := n.stopping
+	n.mu.RUnlock()
+	switch {
+	case stopping:
+		return triggers.ErrStopped
+	case !ok:
+		return fmt.Errorf("hand event over: there is no function %q", d.Function)
+	}
+	return f.svc.deliver(ctx, d)
+}
+
+// call hands the event of an invoke over; it carries an id that stays.
+func (n *Node) call(ctx context.Context, function string, e functions.Event, settled func(error)) error {
+	d, ok := n.lookup(function)
+	if !ok {
+		return errGone
+	}
+	return d.svc.deliver(ctx, triggers.Delivery{Function: function, Event: e, OwnID: true, Settle: settled})
+}
+
+// publish sends a message to its broker.
+func (n *Node) publish(ctx context.Context, m functions.Publish) error {
+	p, ok := n.publishers[m.Broker]
+	if !ok {
+		return fmt.Errorf("this node has no broker %q any more", m.Broker)
+	}
+	return p.Publish(ctx, m)
+}
+
+// hasBroker implements surroundings.
+func (n *Node) hasBroker(name string) bool {
+	_, ok := n.cfg.Brokers[name]
+	return ok || (name == functions.LocalBroker && n.local != nil)
+}
+
+// hasFunction implements surroundings.
+func (n *Node) hasFunction(name string) bool {
+	_, ok := n.lookup(name)
+	return ok
+}
+
+// ender is a store that can fail for good.
+type ender interface {
+	Done() <-chan struct{}
+	Err() error
+}
+
+// storeDone is closed when the store has failed; nil: it cannot.
+func storeDone(st store.Store) <-chan struct{} {
+	if e, ok := st.(ender); ok {
+		return e.Done()
+	}
+	return nil
+}
+
+func storeErr(st store.Store) error {
+	if e, ok := st.(ender); ok {
+		return e.Err()
+	}
+	return nil
+}
+
+// brokerNames lists the brokers outside.
+func (n *Node) brokerNames() []string { return slices.Sorted(maps.Keys(n.cfg.Brokers)) }

@@ -1,0 +1,497 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/wire"
+)
+
+// Bounds of the outbox.
+const (
+	// maxOutbox is how many messages of one function wait for one destination.
+	// What happens beyond is told at fullError.
+	maxOutbox = 10_000
+	// outboxBatch is how many are read, sent and then deleted together; after a
+	// crash that many may be sent twice.
+	outboxBatch = 16
+	// directTime is how long a message may take to be acknowledged before it
+	// goes to the outbox.
+	directTime = time.Second
+	// relayTime bounds one try of the relay.
+	relayTime = 30 * time.Second
+)
+
+// errGone is returned by caller for a function that is not there any more.
+var errGone = errors.New("function was removed")
+
+// fullError: no more can wait for a destination. An invocation that published
+// to a broker outside waits until there is room (back-pressure: that broker is
+// away). For the broker inside the node and for invoked functions waiting could
+// be for oneself, so the invocation fails, which counts as an attempt.
+type fullError struct{ queue outQueueKey }
+
+func (e *fullError) Error() string {
+	return fmt.Sprintf("no room to wait for %s: %d messages, or all that the store has for them", e.queue.dest, maxOutbox)
+}
+
+// outbox sends what invocations committed, at least once and in the order of
+// the commits per function and destination, also after a restart.
+type outbox struct {
+	st     store.Store
+	budget *budget
+	log    *slog.Logger
+	// send publishes to a broker and returns when it is acknowledged.
+	send func(ctx context.Context, m functions.Publish) error
+	// call hands an event to a function; settled is called once if it returns nil.
+	call func(ctx context.Context, function string, e functions.Event, settled func(error)) error
+
+	wake chan struct{} // capacity 1: something was committed
+
+	mu     sync.Mutex
+	queues map[outQueueKey]*outQueue
+	seq    int64         // the last one given
+	room   chan struct{} // closed and replaced when something left
+}
+
+// outQueueKey names what a function sends to one destination: a broker or a
+// function.
+type outQueueKey struct{ function, dest string }
+
+const (
+	destBroker   = "mqtt."
+	destFunction = "invoke."
+)
+
+func (k outQueueKey) prefix() string { return keyOutbox + k.function + "/" + k.dest + "/" }
+
+// outQueue counts the messages of an outQueueKey.
+type outQueue struct {
+	reserved int   // to be committed
+	count    int   // committed
+	bytes    int64 // of the committed
+	added    int   // how often something was committed
+	running  bool  // a relay is at work
+}
+
+// outboxRecord is a message or, with Event, a call.
+type outboxRecord struct {
+	Topic  string         `cbor:"topic,omitempty"`
+	Data   []byte         `cbor:"data,omitempty"`
+	QoS    uint8          `cbor:"qos,omitempty"`
+	Retain bool           `cbor:"retain,omitempty"`
+	Event  map[string]any `cbor:"event,omitempty"`
+}
+
+func newOutbox(st store.Store, b *budget, log *slog.Logger) *outbox {
+	return &outbox{st: st, budget: b, log: log, wake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
+}
+
+// load counts what an earlier run left.
+func (o *outbox) load(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return eachKey(ctx, o.st, keyOutbox, func(key string) {
+		parts := strings.Split(strings.TrimPrefix(key, keyOutbox), "/")
+		if len(parts) != 3 {
+			return
+		}
+		k := outQueueKey{parts[0], parts[1]}
+		q := o.queue(k)
+		q.count++
+		q.added++
+		if id, n, ok := splitDead(key, k.prefix()); ok {
+			q.bytes += n
+			o.budget.force(n)
+			if seq, err := strconv.ParseInt(id, 16, 64); err == nil {
+				o.seq = max(o.seq, seq)
+			}
+		}
+	})
+}
+
+// queue returns the queue of a key. The caller holds mu.
+func (o *outbox) queue(k outQueueKey) *outQueue {
+	q := o.queues[k]
+	if q == nil {
+		q = &outQueue{}
+		o.queues[k] = q
+	}
+	return q
+}
+
+// pending reports whether messages of a function wait for a broker.
+func (o *outbox) pending(function, broker string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	q := o.queues[outQueueKey{function, destBroker + broker}]
+	return q != nil && q.count+q.reserved > 0
+}
+
+// parcel is what one commit puts into the outbox. It ends in posted or dropped.
+type parcel struct {
+	o     *outbox
+	ops   []store.Op
+	queue []outQueueKey // of each op
+	bytes []int64
+}
+
+// pack makes room for messages and calls of a function and encodes them. The
+// error is a *fullError, or one of encoding.
+func (o *outbox) pack(function string, messages []functions.Publish, invokes []functions.Invoke) (*parcel, error) {
+	p := &parcel{o: o}
+	add := func(dest string, r outboxRecord) error {
+		v, err := encodeRecord(r)
+		if err != nil {
+			return err
+		}
+		k := outQueueKey{function, dest}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		q := o.queue(k)
+		if q.count+q.reserved >= maxOutbox || !o.budget.take(int64(len(v))) {
+			return &fullError{k}
+		}
+		q.reserved++
+		// A clock that was set back must not bring a message before its
+		// predecessors.
+		o.seq = max(o.seq+1, time.Now().UnixNano())
+		p.ops = append(p.ops, store.Op{Key: fmt.Sprintf("%s%016x-%d", k.prefix(), o.seq, len(v)), Value: v})
+		p.queue = append(p.queue, k)
+		p.bytes = append(p.bytes, int64(len(v)))
+		return nil
+	}
+	for _, m := range messages {
+		if err := add(destBroker+m.Broker, outboxRecord{Topic: m.Topic, Data: m.Data, QoS: m.QoS, Retain: m.Retain}); err != nil {
+			p.dropped()
+			return nil, err
+		}
+	}
+	for _, i := range invokes {
+		if err := add(destFunction+i.Function, outboxRecord{Event: wire.EventMap(&i.Event)}); err != nil {
+			p.dropped()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// posted says that the parcel is committed.
+func (p *parcel) posted() {
+	if len(p.ops) == 0 {
+		return
+	}
+	p.o.mu.Lock()
+	for i, k := range p.queue {
+		q := p.o.queue(k)
+		q.reserved--
+		q.count++
+		q.added++
+		q.bytes += p.bytes[i]
+	}
+	p.o.mu.Unlock()
+	select {
+	case p.o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// dropped says that the parcel will not be committed.
+func (p *parcel) dropped() {
+	p.o.mu.Lock()
+	defer p.o.mu.Unlock()
+	for i, k := range p.queue {
+		p.o.queue(k).reserved--
+		p.o.budget.give(p.bytes[i])
+	}
+	p.o.vacated()
+}
+
+// vacated wakes those who wait for room. The caller holds mu.
+func (o *outbox) vacated() {
+	close(o.room)
+	o.room = make(chan struct{})
+}
+
+// packWait is pack that waits for room where that is right; see fullError.
+func (o *outbox) packWait(ctx context.Context, function string, messages []functions.Publish, invokes []functions.Invoke) (*parcel, error) {
+	for n := 0; ; n++ {
+		o.mu.Lock()
+		room := o.room
+		o.mu.Unlock()
+		p, err := o.pack(function, messages, invokes)
+		var full *fullError
+		if err == nil || !errors.As(err, &full) || full.queue.dest == destBroker+functions.LocalBroker || !strings.HasPrefix(full.queue.dest, destBroker) {
+			return p, err
+		}
+		if n == 0 {
+			o.log.Warn("outbox is full, holding events back", logFunction, function, logBroker, strings.TrimPrefix(full.queue.dest, destBroker))
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// publish sends messages at once, in their order, and returns when each is
+// acknowledged or, where its broker does not take it in time or others wait
+// for it, durably in the outbox.
+func (o *outbox) publish(ctx context.Context, function string, messages []functions.Publish) error {
+	var later []functions.Publish
+	behind := map[string]bool{}
+	for _, m := range messages {
+		if behind[m.Broker] || o.pending(function, m.Broker) {
+			behind[m.Broker] = true
+			later = append(later, m)
+			continue
+		}
+		err := func() error {
+			ctx, cancel := context.WithTimeout(ctx, directTime)
+			defer cancel()
+			return o.send(ctx, m)
+		}()
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		default:
+			o.log.Debug("message goes to the outbox", logFunction, function, logBroker, m.Broker, logErr, err)
+			behind[m.Broker] = true
+			later = append(later, m)
+		}
+	}
+	if len(later) == 0 {
+		return nil
+	}
+	p, err := o.packWait(ctx, function, later, nil)
+	if err != nil {
+		return err
+	}
+	err = persist(ctx, o.log, "keep messages to be sent", func(ctx context.Context) error {
+		_, err := o.st.Commit(ctx, nil, p.ops)
+		return err
+	})
+	if err != nil && lasting(err) {
+		p.dropped()
+		return err
+	}
+	p.posted() // after any other error it may be there
+	return err
+}
+
+// run relays until ctx is done.
+func (o *outbox) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		o.mu.Lock()
+		for k, q := range o.queues {
+			switch {
+			case q.running:
+			case q.count > 0:
+				q.running = true
+				wg.Go(func() { o.relay(ctx, k, q) })
+			case q.reserved == 0:
+				delete(o.queues, k)
+			}
+		}
+		o.mu.Unlock()
+		select {
+		case <-o.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// relay sends what waits in one queue, until it is empty.
+func (o *outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
+	log := o.log.With(logFunction, k.function, "to", k.dest)
+	for failed := 0; ; {
+		o.mu.Lock()
+		added := q.added
+		o.mu.Unlock()
+		es, err := o.list(ctx, k)
+		if err == nil && len(es) == 0 {
+			if o.empty(q, added) {
+				return
+			}
+			continue
+		}
+		if err == nil {
+			var sent []store.Entry
+			if target, ok := strings.CutPrefix(k.dest, destFunction); ok {
+				sent, err = o.callAll(ctx, log, target, es)
+			} else {
+				sent, err = o.sendAll(ctx, log, strings.TrimPrefix(k.dest, destBroker), es)
+			}
+			if len(sent) > 0 {
+				failed = 0
+				o.delete(ctx, q, sent)
+			}
+		}
+		if err != nil {
+			if failed++; failed == 1 {
+				log.Warn("messages wait in the outbox", logErr, err)
+			}
+			if sleep(ctx, sendPatience.wait(failed)) != nil {
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (o *outbox) list(ctx context.Context, k outQueueKey) ([]store.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	es, _, err := o.st.List(ctx, k.prefix(), store.Read{Limit: outboxBatch})
+	return es, err
+}
+
+// empty ends a relay whose queue was found empty, unless something was
+// committed since.
+func (o *outbox) empty(q *outQueue, added int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if q.added != added {
+		return false
+	}
+	o.budget.give(q.bytes)
+	q.count, q.bytes, q.running = 0, 0, false
+	o.vacated()
+	return true
+}
+
+// sendAll publishes in order until one fails.
+func (o *outbox) sendAll(ctx context.Context, log *slog.Logger, broker string, es []store.Entry) (sent []store.Entry, err error) {
+	for i, e := range es {
+		var r outboxRecord
+		if err := decodeRecord(e.Value, &r); err != nil {
+			log.Error("message cannot be read, dropping it", "key", e.Key, logErr, err)
+			continue
+		}
+		err := func() error {
+			ctx, cancel := context.WithTimeout(ctx, relayTime)
+			defer cancel()
+			return o.send(ctx, functions.Publish{Broker: broker, Topic: r.Topic, Data: r.Data, QoS: r.QoS, Retain: r.Retain})
+		}()
+		if err != nil {
+			return es[:i], err
+		}
+	}
+	return es, nil
+}
+
+// callAll hands a batch of calls over and waits until each is settled.
+func (o *outbox) callAll(ctx context.Context, log *slog.Logger, target string, es []store.Entry) (settled []store.Entry, err error) {
+	type outcome struct {
+		e   store.Entry
+		err error
+	}
+	outcomes := make(chan outcome, len(es)) // so that settling never blocks
+	waiting := 0
+	for _, e := range es {
+		var r outboxRecord
+		ev, err := functions.Event{}, decodeRecord(e.Value, &r)
+		if err == nil {
+			ev, err = wire.MapEvent(r.Event)
+		}
+		if err != nil {
+			log.Error("call cannot be read, dropping it", "key", e.Key, logErr, err)
+			settled = append(settled, e)
+			continue
+		}
+		err = o.call(ctx, target, ev, func(err error) { outcomes <- outcome{e, err} })
+		switch {
+		case errors.Is(err, errGone):
+			log.Warn("invoked function was removed, dropping its event", "event", ev.ID)
+			settled = append(settled, e)
+		case err != nil:
+			outcomes <- outcome{e, err}
+			waiting++
+		default:
+			waiting++
+		}
+	}
+	for range waiting {
+		select {
+		case out := <-outcomes:
+			if out.err == nil {
+				settled = append(settled, out.e)
+			} else {
+				err = out.err
+			}
+		case <-ctx.Done():
+			return settled, context.Cause(ctx)
+		}
+	}
+	return settled, err
+}
+
+// delete removes what was sent.
+func (o *outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) {
+	ops := make([]store.Op, len(sent))
+	var bytes int64
+	for i, e := range sent {
+		ops[i] = store.Op{Key: e.Key, Delete: true}
+		bytes += int64(len(e.Value))
+	}
+	err := persist(ctx, o.log, "remove sent messages", func(ctx context.Context) error {
+		_, err := o.st.Commit(ctx, nil, ops)
+		return err
+	})
+	if err != nil {
+		return // it is sent again after the restart
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	q.count -= len(sent)
+	q.bytes -= bytes
+	o.budget.give(bytes)
+	o.vacated()
+}
+
+// eachKey calls f with every key under prefix.
+func eachKey(ctx context.Context, st store.Store, prefix string, f func(key string)) error {
+	return eachEntry(ctx, st, prefix, store.Read{KeysOnly: true, Limit: 1000}, func(e store.Entry) error {
+		f(e.Key)
+		return nil
+	})
+}
+
+// eachEntry calls f with every entry under prefix, read in pages of r.Limit at
+// one revision.
+func eachEntry(ctx context.Context, st store.Store, prefix string, r store.Read, f func(store.Entry) error) error {
+	for {
+		es, revision, err := func() ([]store.Entry, int64, error) {
+			ctx, cancel := context.WithTimeout(ctx, storeTime)
+			defer cancel()
+			return st.List(ctx, prefix, r)
+		}()
+		if err != nil {
+			return fmt.Errorf("list %s: %w", prefix, err)
+		}
+		for _, e := range es {
+			if err := f(e); err != nil {
+				return err
+			}
+		}
+		if len(es) < r.Limit {
+			return nil
+		}
+		r.Revision, r.After = revision, es[len(es)-1].Key
+	}
+}

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/pool"
+)
+
+// verdict is what becomes of an event after a try.
+type verdict int
+
+const (
+	settled verdict = iota // nothing can lose it: tell the sender
+	again                  // try again after a wait
+	bury                   // no attempt is left: dead-letter it
+	stopped                // the node stops: the sender must keep it
+)
+
+// judge decides what an error means for an event that had failed attempts, and
+// waits tries in a row that did not count. counted says that this try was an
+// attempt.
+func judge(err error, failed, waits int, r functions.Retry) (v verdict, wait time.Duration, counted bool) {
+	var f *functions.Failure
+	switch {
+	case err == nil:
+		return settled, 0, false
+	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
+		return stopped, 0, false
+	case errors.As(err, &f) && f.Kind != functions.FailTransient:
+		if !f.Retryable() {
+			return bury, 0, true
+		}
+		if wait, ok := r.Backoff(failed + 1); ok {
+			return again, jitter(wait), true
+		}
+		return bury, 0, true
+	case errors.Is(err, pool.ErrClosed) && waits == 0:
+		return again, 0, false // it was replaced; the next version is there
+	default:
+		return again, sandboxPatience.wait(waits + 1), false
+	}
+}
+
+// attempt runs an event once, or dead-letters it, and says what becomes of it.
+func (s *service) attempt(ctx context.Context, w *work) (v verdict, wait time.Duration) {
+	if w.failure == nil {
+		if v, wait = s.try(ctx, w); v != bury {
+			return v, wait
+		}
+	}
+	fn := s.spec()
+	err := s.dead.add(ctx, fn, w)
+	s.setDeadFull(err)
+	switch {
+	case err == nil:
+		s.note("error", "", fmt.Sprintf("event %s is a dead letter: %v", w.d.Event.ID, w.failure))
+		return settled, 0
+	case ctx.Err() != nil:
+		return stopped, 0
+	}
+	w.waits++
+	if w.waits == 1 {
+		s.log.Error("dead letter cannot be kept, holding its event back", logErr, err)
+		s.note("error", "", fmt.Sprintf("event %s waits: %v", w.d.Event.ID, err))
+	}
+	return again, deadPatience.wait(w.waits)
+}
+
+// try runs an event once.
+func (s *service) try(ctx context.Context, w *work) (verdict, time.Duration) {
+	active := s.current()
+	if active == nil { // taken away a moment ago
+		w.waits++
+		return again, sandboxPatience.wait(w.waits)
+	}
+	out, err := s.exec.run(ctx, active, request{trigger: w.d.Trigger, attempt: w.failed + 1, event: w.d.Event, ownID: w.d.OwnID})
+	retry := active.function.Retry
+	v, wait, counted := judge(err, w.failed, w.waits, retry)
+	if v == stopped && ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
+		v, wait = again, sandboxPatience.wait(w.waits+1) // its pool was stopped, not the node
+	}
+	if !counted {
+		if v == again {
+			w.waits++
+			s.log.Debug("event is tried again", logTrigger, w.d.Trigger, "event", w.d.Event.ID, "wait", wait, logErr, err)
+			if w.waits == 1 && !errors.Is(err, pool.ErrClosed) {
+				s.note("warning", out.invocation, fmt.Sprintf("event %s waits: %v", w.d.Event.ID, err))
+			}
+		}
+		return v, wait
+	}
+	w.failed++
+	w.waits = 0
+	var f *functions.Failure
+	errors.As(err, &f) // judge counts nothing else
+	text := fmt.Sprintf("attempt %d of %d failed: %v", w.failed, retry.Attempts, f)
+	if f.Detail != "" {
+		text += "\n" + f.Detail
+	}
+	s.note("error", out.invocation, text)
+	if v == bury {
+		w.failure = f
+	}
+	return v, wait
+}
+
+// setDeadFull keeps why nothing can be dead-lettered, for people.
+func (s *service) setDeadFull(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deadFull = ""
+	if err != nil {
+		s.deadFull = err.Error()
+	}
+}
