@@ -47,7 +47,7 @@ func connect(ctx context.Context, r Remote) (*Store, error) {
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
 		MaxCallSendMsgSize:   2 * maxRequestBytes,
-		Logger:               bridge(s.log, s.fail),
+		Logger:               bridge(s.log, s.done, s.fail),
 	})
 	if err != nil {
 		return nil, err

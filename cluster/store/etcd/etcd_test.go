@@ -14,13 +14,9 @@ import (
 	"github.com/edgefn/edgefn/cluster/store/storetest"
 )
 
-// childEnv names the directory that a child process of these tests writes to.
-const childEnv = "EDGEFN_TEST_STORE_CHILD"
-
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childEnv); dir != "" {
-		child(dir)
-		return
+	if mode := os.Getenv(childMode); mode != "" {
+		os.Exit(child(mode, os.Getenv(childDir)))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -99,5 +95,3 @@ func shortDir(t *testing.T) string {
 	})
 	return dir
 }
-
-func child(string) {}

@@ -24,26 +24,33 @@ var quiet = []string{
 	"simple token is not cryptographically signed",
 }
 
-// bridge hands etcd's warnings and errors to log. Where etcd would end the
-// process, fatal is told why and only the goroutine ends.
-func bridge(log *slog.Logger, fatal func(error)) *zap.Logger {
+// bridge hands etcd's warnings and errors to log until done: what it says as it
+// is closed is of no use. Where etcd would end the process, fatal is told why
+// and only the goroutine ends.
+func bridge(log *slog.Logger, done <-chan struct{}, fatal func(error)) *zap.Logger {
 	end := endGoroutine{fatal}
-	return zap.New(slogCore{log: log}, zap.WithFatalHook(end), zap.WithPanicHook(end))
+	return zap.New(slogCore{log: log, done: done}, zap.WithFatalHook(end), zap.WithPanicHook(end))
 }
 
 // slogCore is a zap core that writes to slog.
 type slogCore struct {
 	log  *slog.Logger
+	done <-chan struct{}
 	with []zapcore.Field
 }
 
 func (slogCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
 
 func (c slogCore) With(fs []zapcore.Field) zapcore.Core {
-	return slogCore{log: c.log, with: append(c.with[:len(c.with):len(c.with)], fs...)}
+	return slogCore{log: c.log, done: c.done, with: append(c.with[:len(c.with):len(c.with)], fs...)}
 }
 
 func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	select {
+	case <-c.done:
+		return ce
+	default:
+	}
 	for _, q := range quiet {
 		if strings.HasPrefix(e.Message, q) {
 			return ce

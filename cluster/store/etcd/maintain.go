@@ -23,7 +23,7 @@ const (
 	// batchBytes bounds what waits for the next batch, so that neither the
 	// reserve nor the count of the bytes in use is outrun.
 	batchBytes = 8 << 20
-	// A write that finds the store full looks for room at most this often.
+	// Where maintenance did not help, writes look for room again this often.
 	fullEvery = time.Second
 	// A store that is three quarters full is compacted ahead of need, at most
 	// this often.
@@ -46,11 +46,18 @@ func (s *Store) admit(ctx context.Context, cost int64) error {
 		v.pending.Store(0)
 		v.etcd.Server.Backend().ForceCommit()
 	}
-	if !v.fits(cost) || v.alarmed.Load() {
-		if err := s.maintain(ctx, fullEvery); err != nil {
+	roomy := func() bool { return v.fits(cost) && !v.alarmed.Load() }
+	if !roomy() {
+		every := time.Duration(0)
+		if v.tight.Load() {
+			every = fullEvery
+		}
+		if err := s.maintain(ctx, every, roomy); err != nil {
 			return err
 		}
-		if !v.fits(cost) {
+		tight := !v.fits(cost)
+		v.tight.Store(tight)
+		if tight {
 			return fmt.Errorf("%w: %d of %d bytes are in use: delete something or raise the quota", store.ErrFull, v.used(), v.quota)
 		}
 		return nil
@@ -88,7 +95,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 	ctx, end, err := s.begin(ctx)
 	if err == nil {
 		defer end()
-		err = s.maintain(ctx, 0)
+		err = s.maintain(ctx, 0, func() bool { return false })
 	}
 	if err != nil {
 		return fmt.Errorf("maintain the store: %w", err)
@@ -110,14 +117,15 @@ func (s *Store) maintainAhead() {
 	go func() {
 		defer end()
 		defer v.ahead.Store(false)
-		if err := s.maintain(ctx, aheadEvery); err != nil && ctx.Err() == nil {
+		if err := s.maintain(ctx, aheadEvery, func() bool { return false }); err != nil && ctx.Err() == nil {
 			s.log.Warn("maintenance of the store did not succeed", keyErr, err)
 		}
 	}()
 }
 
-// maintain is Maintain, one at a time, unless there was some in the last every.
-func (s *Store) maintain(ctx context.Context, every time.Duration) error {
+// maintain is Maintain, one at a time, unless there was some in the last every
+// or there is enough room by the time that it is its turn.
+func (s *Store) maintain(ctx context.Context, every time.Duration, enough func() bool) error {
 	v := s.server
 	select {
 	case v.maintaining <- struct{}{}:
@@ -125,7 +133,7 @@ func (s *Store) maintain(ctx context.Context, every time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if time.Since(time.Unix(0, v.maintained.Load())) < every {
+	if enough() || time.Since(time.Unix(0, v.maintained.Load())) < every {
 		return nil
 	}
 	defer func() { v.maintained.Store(time.Now().UnixNano()) }()

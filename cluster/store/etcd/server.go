@@ -106,6 +106,7 @@ type server struct {
 
 	pending    atomic.Int64 // bytes admitted since the batch was last ended for them
 	alarmed    atomic.Bool  // etcd is at its own limit and takes no put
+	tight      atomic.Bool  // the last maintenance for a write made too little room
 	ahead      atomic.Bool  // maintenance is under way in the background
 	maintained atomic.Int64 // when it last ended, Unix nanoseconds
 
@@ -166,8 +167,8 @@ func open(ctx context.Context, cfg Config) (_ *Store, err error) {
 
 	s := newStore(cfg.Logger)
 	ec := configure(cfg, socket)
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(s.log, s.fail))
-	ctx, cancel := context.WithTimeoutCause(ctx, cfg.Start, fmt.Errorf("etcd did not start within %s: is its disk working, and does no other program use its files?", cfg.Start))
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(s.log, s.done, s.fail))
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.Start, fmt.Errorf("etcd did not start within %s: is its disk failing, or are its files damaged or used by another program?", cfg.Start))
 	defer cancel()
 	begun := s.start(ec)
 	undo = append(undo, func() {
@@ -176,6 +177,12 @@ func open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		}
 	})
 	if err := s.ready(ctx, begun); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(socket.path, 0o600); err != nil {
+		return nil, fmt.Errorf("close its socket to others: %w", err)
+	}
+	if err := s.keepCut(cfg.Dir); err != nil {
 		return nil, err
 	}
 	s.client = v3client.New(begun.etcd.Server)
@@ -195,6 +202,25 @@ func open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	return s, nil
 }
 
+// keepCut reports that etcd has cut off the damaged end of its log as it
+// started, which is how it recovers from a power cut amid a write; nothing
+// acknowledged stood there unless the disk itself lost it. The log as it was is
+// kept, the last such one.
+func (s *Store) keepCut(dir string) error {
+	broken, err := filepath.Glob(filepath.Join(dir, "etcd", "member", "wal", "*.broken"))
+	if err != nil {
+		return fmt.Errorf("look for a damaged log: %w", err)
+	}
+	for _, b := range broken {
+		kept := filepath.Join(dir, "damaged.wal")
+		if err := os.Rename(b, kept); err != nil {
+			return fmt.Errorf("keep a damaged log: %w", err)
+		}
+		s.log.Warn("the end of the store's log was damaged and is cut off, as after a power cut; the log as it was is kept", "path", kept)
+	}
+	return nil
+}
+
 // launch is a start under way; its other fields are set when ended is closed.
 type launch struct {
 	ended chan struct{}
@@ -206,13 +232,12 @@ type launch struct {
 // panics, on files that it cannot make sense of.
 func (s *Store) start(ec *embed.Config) *launch {
 	segments()
-	l := &launch{ended: make(chan struct{}), err: ErrFailed}
+	l := &launch{ended: make(chan struct{}), err: errors.New("its start ended early")}
 	go func() {
 		defer close(l.ended)
 		defer func() {
 			if p := recover(); p != nil {
-				s.fail(fmt.Errorf("%v", p))
-				l.err = s.Err()
+				l.err = fmt.Errorf("panic: %v", p)
 			}
 		}()
 		l.etcd, l.err = embed.StartEtcd(ec)
@@ -224,6 +249,7 @@ func (s *Store) start(ec *embed.Config) *launch {
 func (s *Store) ready(ctx context.Context, l *launch) error {
 	select {
 	case <-l.ended:
+	case <-s.done: // a goroutine that the start waits for has ended
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -231,7 +257,8 @@ func (s *Store) ready(ctx context.Context, l *launch) error {
 		return err
 	}
 	if l.err != nil {
-		return l.err
+		s.fail(l.err)
+		return s.Err()
 	}
 	select {
 	case <-l.etcd.Server.ReadyNotify():
@@ -247,11 +274,15 @@ func (s *Store) ready(ctx context.Context, l *launch) error {
 
 // configure turns cfg into etcd's terms.
 func configure(cfg Config, socket peerSocket) *embed.Config {
+	// etcd listens on the host of the URL alone; with none it takes an abstract
+	// socket, which any user may dial. Where a URL is read back from text, the
+	// path cannot stand for the host.
+	listen := url.URL{Scheme: "unix", Host: socket.path}
 	peer := url.URL{Scheme: "unix", Path: socket.path}
 	ec := embed.NewConfig()
 	ec.Name = cfg.Name
 	ec.Dir = filepath.Join(cfg.Dir, "etcd")
-	ec.ListenPeerUrls = []url.URL{peer}
+	ec.ListenPeerUrls = []url.URL{listen}
 	ec.AdvertisePeerUrls = []url.URL{peer}
 	ec.InitialCluster = ec.InitialClusterFromName(cfg.Name)
 	ec.ListenClientUrls = nil
