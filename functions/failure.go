@@ -20,7 +20,7 @@ const (
 )
 
 // Failure is an invocation that did not succeed. It is an error.
-type Failure struct {
+type Failure struct { //nolint:errname // the outcome of an invocation, which is an error too
 	Kind    FailureKind `json:"kind"`
 	Message string      `json:"message"`          // one line for people: what failed and why
 	Detail  string      `json:"detail,omitempty"` // the function's own stack trace or last output

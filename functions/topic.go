@@ -86,7 +86,7 @@ func FiltersOverlap(a, b string) bool {
 	if strings.HasPrefix(a, "$") != strings.HasPrefix(b, "$") {
 		return false
 	}
-	for {
+	for first := true; ; first = false {
 		x, xrest, xmore := strings.Cut(a, "/")
 		y, yrest, ymore := strings.Cut(b, "/")
 		if x == "#" || y == "#" {
@@ -95,13 +95,15 @@ func FiltersOverlap(a, b string) bool {
 		if x != "+" && y != "+" && x != y {
 			return false
 		}
+		// A topic of one empty level would be the empty topic, which there is not.
+		some := !first || x != "" && y != ""
 		switch {
 		case !xmore && !ymore:
-			return true
+			return some
 		case !xmore:
-			return yrest == "#"
+			return some && yrest == "#"
 		case !ymore:
-			return xrest == "#"
+			return some && xrest == "#"
 		}
 		a, b = xrest, yrest
 	}

@@ -45,7 +45,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			run, err := os.MkdirTemp("", "ef")
+			run, err := os.MkdirTemp("", "ef") //nolint:usetesting // a short path: Unix sockets are below it
 			if err != nil {
 				return err
 			}
@@ -260,9 +260,9 @@ func cmdReceived(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return
 	}
-	got := 0
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		if got = count(); got >= want {
+		got := count()
+		if got >= want {
 			return
 		}
 		if time.Now().After(end) {
@@ -294,10 +294,9 @@ func cmdPublish(ts *testscript.TestScript, neg bool, args []string) {
 // eventually PATTERN COMMAND...: runs a command until its output matches
 func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	re := regexp.MustCompile(args[0])
-	last := ""
 	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		err := ts.Exec(args[1], args[2:]...)
-		last = fmt.Sprintf("%s%s%v", ts.ReadFile("stdout"), ts.ReadFile("stderr"), err)
+		last := fmt.Sprintf("%s%s%v", ts.ReadFile("stdout"), ts.ReadFile("stderr"), err)
 		if re.MatchString(last) != neg {
 			return
 		}

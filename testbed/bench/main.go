@@ -84,7 +84,7 @@ func run(rounds int) (rows []row, err error) {
 	if b.dir, err = os.MkdirTemp("", "efb"); err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(b.dir)
+	defer func() { _ = os.RemoveAll(b.dir) }()
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		return nil, err
 	}
