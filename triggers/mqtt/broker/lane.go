@@ -2,17 +2,20 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // waiter counts what must happen before a message is finished and calls fn
-// once all of it has. It begins with one that its maker must end with done.
+// once all of it has. It begins with one that its maker must end with done. An
+// error of the store counts more than one of a function: only then must the
+// whole message come again.
 type waiter struct {
 	n   atomic.Int32
 	err atomic.Pointer[error]
-	fn  func(err error) // called once, from any goroutine, with the first error
+	fn  func(err error) // called once, from any goroutine, with an error if there was one
 }
 
 func newWaiter(fn func(error)) *waiter {
@@ -31,7 +34,9 @@ func (w *waiter) done(err error) {
 	if w == nil {
 		return
 	}
-	if err != nil {
+	if errors.Is(err, errNotStored) {
+		w.err.Store(&err)
+	} else if err != nil {
 		w.err.CompareAndSwap(nil, &err)
 	}
 	if w.n.Add(-1) == 0 {

@@ -126,9 +126,7 @@ func (s *session) enqueue(b *Broker, m *message, qos byte, retain bool, ids []in
 			PID: it.pid, QoS: qos, Retain: retain, IDs: ids, Size: size, Expiry: m.Expiry, Message: marshal(m),
 		})
 		b.store.write(change{bucket: bucketQueue, key: s.itemKey(it), value: value, w: w, fn: func(ok bool) {
-			if ok {
-				s.stored(it)
-			}
+			s.stored(b, it, ok)
 		}})
 	}
 	if s.conn != nil {
@@ -158,12 +156,16 @@ func (s *session) freePID() uint16 {
 }
 
 // stored notes that an item is on disk; its payload then leaves memory while
-// nobody is there to take it.
-func (s *session) stored(it *item) {
+// nobody is there to take it. One that the disk did not take is dropped unless
+// the client has it: its sender, who gets no acknowledgement, sends it again.
+func (s *session) stored(b *Broker, it *item, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it.durable = true
-	if s.conn == nil {
+	it.durable = ok
+	switch e := s.byPID[it.pid]; {
+	case !ok && e != nil && e.Value.(*item) == it && !it.sent:
+		s.drop(b, e)
+	case ok && s.conn == nil:
 		it.m = nil
 	}
 }

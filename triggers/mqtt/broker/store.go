@@ -30,6 +30,10 @@ var allBuckets = []string{
 	bucketSessions, bucketSubs, bucketQueue, bucketReceived, bucketRetained, bucketPending, bucketBound,
 }
 
+// errNotStored says that the disk did not take something. The store's onError
+// has reported it.
+var errNotStored = errors.New("not stored")
+
 // lazyCommit is how long a write that nobody waits for may wait for company.
 const lazyCommit = time.Second
 
@@ -211,7 +215,7 @@ func (st *store) commit(batch []change) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("commit to %s: %w", st.db.Path(), err)
+		return fmt.Errorf("%w: commit to %s: %w", errNotStored, st.db.Path(), err)
 	}
 	st.commits.Add(1)
 	stats := st.db.Stats()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,13 @@ func (w *work) finish(err error) {
 		return // the client has used the packet id for another message
 	}
 	switch {
+	case errors.Is(err, errNotStored):
+		// Sessions may lack it: the repeat is another message.
+		delete(s.works, w.pid)
+		if w.conn != nil {
+			w.conn.inbound--
+			w.conn.unsettled(err)
+		}
 	case err != nil:
 		w.state = failed
 		if w.conn != nil {

@@ -1,0 +1,157 @@
+package broker
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgefn/edgefn/functions"
+)
+
+// connect reads CONNECT, checks it and takes the session. When ok is false the
+// client has its answer; c.s is set once the session was taken.
+func (c *conn) connect() (present, ok bool) {
+	pk, err := readPacket(c.br, 0, maxConnectPacket)
+	if err != nil || pk.FixedHeader.Type != packets.Connect {
+		return false, false // [MQTT-3.1.0-1]
+	}
+	p := &pk.Connect
+	name := string(p.ProtocolName)
+	c.version = pk.ProtocolVersion
+	switch {
+	case name == "MQIsdp" && c.version == mqtt31, name == "MQTT" && (c.version == mqtt311 || c.version == mqtt5):
+	case name == "MQTT" || name == "MQIsdp":
+		c.version = mqtt311
+		c.refuse(packets.ErrUnsupportedProtocolVersion) // [MQTT-3.1.2-2]
+		return false, false
+	default:
+		return false, false
+	}
+	if pk.ReservedBit != 0 || p.WillQos > 2 || (!p.WillFlag && (p.WillRetain || p.WillQos != 0)) ||
+		(c.version < mqtt5 && p.PasswordFlag && !p.UsernameFlag) { // [MQTT-3.1.2-3] [MQTT-3.1.2-14] [MQTT-3.1.2-22]
+		c.refuse(packets.ErrProtocolViolation)
+		return false, false
+	}
+	if pk.Properties.AuthenticationMethod != "" {
+		c.refuse(packets.ErrBadAuthenticationMethod)
+		return false, false
+	}
+	id := p.ClientIdentifier
+	if len(id) > maxClientID || (id == "" && c.version < mqtt5 && !p.Clean) { // [MQTT-3.1.3-8]
+		c.refuse(packets.ErrClientIdentifierNotValid)
+		return false, false
+	}
+	if p.WillFlag && !c.setWill(p) {
+		c.refuse(packets.ErrTopicNameInvalid)
+		return false, false
+	}
+	if !c.authentic(p) {
+		c.b.cfg.Logger.Warn("mqtt client refused: wrong user or password", keyClient, id, keyRemote, c.nc.RemoteAddr().String())
+		c.refuse(packets.ErrBadUsernameOrPassword)
+		return false, false
+	}
+	c.setLimits(&pk)
+	present, code := c.b.attach(c, c.clientID(id), p.Clean, c.expiry)
+	if code != packets.CodeSuccess {
+		if c.s == nil {
+			c.refuse(code)
+		}
+		return false, false
+	}
+	return present, true
+}
+
+func (c *conn) clientID(id string) string {
+	if c.assigned = id == ""; c.assigned {
+		return randomID()
+	}
+	return strings.Clone(id) // not the packet's memory
+}
+
+func (c *conn) authentic(p *packets.ConnectParams) bool {
+	if c.b.users == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(quitContext{c.b.lanes.quit}, c.b.cfg.ConnectTimeout)
+	defer cancel()
+	ok, err := c.b.users.check(ctx, string(p.Username), p.Password)
+	if err != nil {
+		c.b.cfg.Logger.Error("mqtt broker keeps the users that it knows", keyErr, err)
+	}
+	return ok
+}
+
+func (c *conn) setWill(p *packets.ConnectParams) bool {
+	if functions.CheckTopic(p.WillTopic) != nil || reserved(p.WillTopic) {
+		return false
+	}
+	m := &message{Topic: p.WillTopic, Payload: p.WillPayload, QoS: p.WillQos, Retain: p.WillRetain}
+	m.origin = p.ClientIdentifier
+	if c.version == mqtt5 {
+		m.setProperties(&p.WillProperties, c.b.cfg.Clock().Unix())
+		c.willDelay = int64(p.WillProperties.WillDelayInterval)
+	}
+	c.will = m
+	return true
+}
+
+// setLimits takes over what CONNECT asks for, within the broker's bounds.
+func (c *conn) setLimits(pk *packets.Packet) {
+	keepAlive := pk.Connect.Keepalive
+	c.window = sendMaximum
+	if c.version == mqtt5 {
+		p := &pk.Properties
+		c.expiry = int64(p.SessionExpiryInterval)
+		if p.ReceiveMaximum > 0 {
+			c.window = min(c.window, int(p.ReceiveMaximum))
+		}
+		c.maxSize = int(p.MaximumPacketSize)
+		if keepAlive == 0 || keepAlive > maxKeepAlive {
+			keepAlive = maxKeepAlive
+		}
+	} else if !pk.Connect.Clean {
+		c.expiry = c.b.maxExpiry()
+	}
+	c.keepAlive = time.Duration(keepAlive) * time.Second
+}
+
+func (c *conn) connack(present bool) packets.Packet {
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, SessionPresent: present}
+	if c.version != mqtt5 {
+		return pk
+	}
+	p := &pk.Properties
+	p.ReceiveMaximum, p.MaximumPacketSize, p.TopicAliasMaximum = receiveMaximum, maxPacket, maxAliases
+	p.ServerKeepAlive, p.ServerKeepAliveFlag = uint16(c.keepAlive/time.Second), true
+	if c.expiry > c.b.maxExpiry() {
+		p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = uint32(c.b.maxExpiry()), true
+	}
+	if c.assigned {
+		p.AssignedClientID = c.s.id // [MQTT-3.2.2-16]
+	}
+	return pk
+}
+
+// refuse answers CONNECT with an error.
+func (c *conn) refuse(code packets.Code) {
+	pk := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: c.version, ReasonCode: code.Code,
+	}
+	if c.version != mqtt5 {
+		switch code.Code {
+		case packets.ErrUnsupportedProtocolVersion.Code:
+			pk.ReasonCode = 1
+		case packets.ErrClientIdentifierNotValid.Code:
+			pk.ReasonCode = 2
+		case packets.ErrServerBusy.Code, packets.ErrQuotaExceeded.Code, packets.ErrServerUnavailable.Code, packets.ErrServerShuttingDown.Code:
+			pk.ReasonCode = 3
+		case packets.ErrBadUsernameOrPassword.Code:
+			pk.ReasonCode = 5 // not authorized: 4 is for malformed ones
+		default:
+			return // no code for it: the connection is closed
+		}
+	}
+	_, _ = c.nc.Write(encode(pk))
+}
