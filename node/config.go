@@ -27,7 +27,7 @@ const maxSocketPath = 107
 
 // longestSocket is the longest name that the node gives a socket below its run
 // folder.
-const longestSocket = "containerd/containerd.sock.ttrpc"
+const longestSocket = "containerd/c.sock.ttrpc"
 
 // Config of a node. Defaults says what the fields are when nothing is given.
 type Config struct {

@@ -31,7 +31,7 @@ var (
 	storePatience   = patience{100 * time.Millisecond, 5 * time.Second}  // the store is full or not there
 	sandboxPatience = patience{200 * time.Millisecond, 10 * time.Second} // the sandbox went away
 	checkPatience   = patience{time.Second, time.Minute}                 // a version does not start
-	sendPatience    = patience{200 * time.Millisecond, 30 * time.Second} // a broker does not take messages
+	sendPatience    = patience{200 * time.Millisecond, 5 * time.Second}  // a broker does not take messages
 	deadPatience    = patience{500 * time.Millisecond, 10 * time.Second} // the dead-letter queue is full
 	rerunPatience   = patience{2 * time.Millisecond, 250 * time.Millisecond}
 )

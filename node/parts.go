@@ -1,0 +1,264 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/cluster/store/etcd"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/pool"
+	"github.com/edgefn/edgefn/functions/runtimes"
+	"github.com/edgefn/edgefn/functions/sandbox"
+	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/triggers"
+	"github.com/edgefn/edgefn/triggers/mqtt"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker"
+)
+
+// hostPath is the PATH in a sandbox with the node's own /usr: what a manifest's
+// runtime means is found there, not in the PATH of whoever started the node.
+const hostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// compileTime bounds compiling the python shim; without it instances start a
+// little slower.
+const compileTime = 20 * time.Second
+
+var (
+	_ Sandboxes   = hostSandboxes{}
+	_ LocalBroker = embedded{}
+	_ Publisher   = remote{}
+	_ Source      = subscriber{}
+)
+
+// states gives the states of a connection the words of the API.
+var states = map[string]string{
+	mqtt.StateConnecting: "connecting",
+	mqtt.StateOffline:    "connecting",
+	mqtt.StateConnected:  "connected",
+	mqtt.StateRefused:    "refused",
+	mqtt.StateStopped:    "stopped",
+}
+
+// New makes a node of the real parts. It validates the config, does no I/O and
+// starts nothing.
+func New(cfg Config) (*Node, error) { return Assemble(cfg, RealParts()) }
+
+// RealParts are etcd, containerd, the brokers and the runtimes of this machine.
+func RealParts() Parts {
+	return Parts{
+		Store:     openStore,
+		Sandboxes: openSandboxes,
+		Pool:      func(c pool.Config) (Pool, error) { return pool.New(c) },
+		Broker:    newBroker,
+		Publisher: newPublisher,
+		Source:    newSource,
+		EndSession: func(ctx context.Context, cfg *Config, name, clientID string) error {
+			b, ok := cfg.Brokers[name]
+			if !ok {
+				return fmt.Errorf("the node's config has no broker %q any more", name)
+			}
+			return mqtt.EndSession(ctx, b, clientID)
+		},
+		ClientID:  mqtt.ClientID,
+		Runtimes:  func(ctx context.Context) map[functions.Runtime]string { return runtimes.Discover(ctx, hostPath) },
+		Satisfies: runtimes.Satisfies,
+	}
+}
+
+func openStore(ctx context.Context, cfg *Config) (store.Store, error) {
+	log := cfg.Logger.With("component", "store")
+	if len(cfg.Store.Endpoints) == 0 {
+		return etcd.Open(ctx, etcd.Config{Dir: filepath.Join(cfg.DataDir, "store"), Name: cfg.Name, RunDir: cfg.RunDir, Logger: log})
+	}
+	t, err := cfg.Store.tls()
+	if err != nil {
+		return nil, err
+	}
+	return etcd.Connect(ctx, etcd.Remote{Endpoints: cfg.Store.Endpoints, TLS: t, Logger: log})
+}
+
+// tls reads the files for connecting to a store outside; nil: there are none.
+func (c *StoreConfig) tls() (*tls.Config, error) {
+	if c.CAFile == "" && c.CertFile == "" {
+		return nil, nil //nolint:nilnil // no TLS is no error
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("store.tls.ca: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("store.tls.ca: %s has no certificate", c.CAFile)
+		}
+	}
+	if c.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("store.tls.cert: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+// hostSandboxes gives sandbox.Host the node's words.
+type hostSandboxes struct{ *sandbox.Host }
+
+func openSandboxes(ctx context.Context, cfg *Config) (Sandboxes, error) {
+	shims := filepath.Join(cfg.RunDir, "shims") // the sandboxes' users have to reach it
+	log := cfg.Logger.With("component", "sandbox")
+	h, err := sandbox.Open(ctx, sandbox.Config{
+		Socket: cfg.Containerd, DataDir: cfg.DataDir, RunDir: cfg.RunDir, ShimsDir: shims,
+		SecretsDir: cfg.SecretsDir, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := runtimes.Write(shims); err != nil {
+		h.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	if python, err := runtimes.Find(hostPath, "python3"); err == nil {
+		ctx, cancel := context.WithTimeout(ctx, compileTime)
+		defer cancel()
+		if err := runtimes.Compile(ctx, shims, python); err != nil {
+			log.Warn("python shim is not compiled, instances start slower", logErr, err)
+		}
+	}
+	return hostSandboxes{h}, nil
+}
+
+// Import implements Sandboxes.
+func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (Image, error) {
+	img, err := h.Host.Import(ctx, r)
+	if errors.Is(err, sandbox.ErrBadImage) {
+		return Image{}, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error(), Hint: "edgefn build makes images of functions"}
+	}
+	return Image(img), err
+}
+
+// Starter implements Sandboxes.
+func (h hostSandboxes) Starter(f *functions.Function, version string) (pool.Starter, error) {
+	c, err := runtimes.Launch(f)
+	if err != nil {
+		return nil, err
+	}
+	return h.Host.Starter(sandbox.Spec{Function: f, Version: version, Argv: c.Argv, Env: c.Env}), nil
+}
+
+// Status implements Sandboxes.
+func (h hostSandboxes) Status(ctx context.Context) api.ComponentStatus {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	up, address, version := h.Host.Status(ctx)
+	s := api.ComponentStatus{State: "down", Address: address, Detail: version}
+	if up {
+		s.State = "up"
+	}
+	return s
+}
+
+// embedded gives the broker inside the node the node's words.
+type embedded struct{ *broker.Broker }
+
+func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
+	b, err := broker.New(broker.Config{
+		Addr: cfg.MQTT.Addr, Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
+		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(),
+		PasswordFile: cfg.MQTT.PasswordFile, CertFile: cfg.MQTT.CertFile, KeyFile: cfg.MQTT.KeyFile,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return embedded{b}, nil
+}
+
+// Publish implements Publisher. A message that went out and could only not be
+// retained is not sent again for that: the broker logs it.
+func (b embedded) Publish(ctx context.Context, m functions.Publish) error {
+	err := b.Broker.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain)
+	if errors.Is(err, broker.ErrRetainedFull) {
+		return nil
+	}
+	return err
+}
+
+// Status implements Publisher.
+func (b embedded) Status() api.ComponentStatus {
+	s := b.Stats()
+	return api.ComponentStatus{
+		State: "up", Address: b.Addr(),
+		Detail: fmt.Sprintf("%d clients, %d sessions, %d retained, %d received, %d sent", s.Clients, s.Sessions, s.Retained, s.Received, s.Sent),
+	}
+}
+
+// remote gives the publisher of a broker outside the node's words.
+type remote struct {
+	*mqtt.Publisher
+	url string
+}
+
+// publisherID names a node's publisher among the client ids of its triggers,
+// whose functions have a name.
+const publisherID = "publisher"
+
+func newPublisher(cfg *Config, name string) (Publisher, error) {
+	b := cfg.Brokers[name]
+	p, err := mqtt.NewPublisher(mqtt.PublisherConfig{Broker: b, ClientID: mqtt.ClientID(cfg.Name, "", publisherID), Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	return remote{p, b.URL}, nil
+}
+
+// Publish implements Publisher.
+func (p remote) Publish(ctx context.Context, m functions.Publish) error {
+	return p.Publisher.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain)
+}
+
+// Status implements Publisher.
+func (p remote) Status() api.ComponentStatus {
+	state, err := p.Publisher.Status()
+	s := api.ComponentStatus{State: "down", Address: p.url, Detail: states[state]}
+	if state == mqtt.StateConnected {
+		s.State = "up"
+	}
+	if err != nil {
+		s.Detail += ": " + err.Error()
+	}
+	return s
+}
+
+// subscriber gives the source of a trigger the node's words.
+type subscriber struct{ *mqtt.Source }
+
+func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink) (Source, error) {
+	s, err := mqtt.NewSource(mqtt.SourceConfig{
+		Broker: cfg.Brokers[b.Trigger.MQTT.Broker], ClientID: mqtt.ClientID(cfg.Name, b.Function, b.Trigger.Name),
+		Binding: b, Sink: sink, Logger: cfg.Logger, Drain: drainTime,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return subscriber{s}, nil
+}
+
+// Status implements Source.
+func (s subscriber) Status() api.SourceInfo {
+	state, err := s.Source.Status()
+	i := api.SourceInfo{State: states[state]}
+	if err != nil {
+		i.Error = err.Error()
+	}
+	return i
+}
