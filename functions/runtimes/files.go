@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 )
 
-//go:embed python/main.py python/edgefn/*.py node/*.mjs node/edgefn.d.ts
+//go:embed python/main.py python/edgefn/*.py node/main.mjs node/wire.mjs node/sdk.mjs node/edgefn.d.ts
 var shims embed.FS
 
 // NodeTypes returns the TypeScript declarations that authors of node functions
