@@ -179,7 +179,7 @@ func (fn *direct) start(t *testing.T) *functions.Failure {
 		t.Fatal(err)
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "node"), os.NewFile(uintptr(fds[1]), "instance")
-	defer theirs.Close() //nolint:errcheck // the process has its own
+	defer theirs.Close()
 	socket, err := net.FileConn(ours)
 	_ = ours.Close()
 	if err != nil {

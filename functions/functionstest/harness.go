@@ -9,7 +9,7 @@ import (
 // Secret is the content of the secret named "token" that a harness provides at
 // /run/secrets/token, or in the folder that SecretsVar names.
 const (
-	Secret     = "hunter2\n" //nolint:gosec // of the fixtures
+	Secret     = "hunter2\n"
 	SecretsVar = "TEST_SECRETS"
 )
 

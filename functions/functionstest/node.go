@@ -115,11 +115,11 @@ func (n *Node) id() string {
 // state answers a call about state: what is committed under what this
 // invocation wrote.
 func (i *Invocation) state(kind wire.Kind, owner string, c wire.Call) wire.Reply {
-	switch kind {
-	case wire.KindPut:
+	if kind == wire.KindPut {
 		i.effects = append(i.effects, functions.Put{Function: owner, Key: c.Key, Value: c.Value})
 		return wire.Reply{}
-	case wire.KindDelete:
+	}
+	if kind == wire.KindDelete {
 		i.effects = append(i.effects, functions.Delete{Function: owner, Key: c.Key})
 		return wire.Reply{}
 	}

@@ -111,7 +111,7 @@ func fixture(t *testing.T, r functions.Runtime, name string) (string, *functions
 	}
 	if r == functions.Go { // not in testdata: the folder would be a module, which cannot be embedded
 		mod := "module fixture\n\ngo 1.21\n\nrequire " + golang.Module + " " + golang.Require + "\n"
-		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o644); err != nil { //nolint:gosec // a source
+		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -75,7 +75,7 @@ func version(ctx context.Context, file string) (string, error) {
 }
 
 func parseVersion(out string) (string, error) {
-	for _, word := range strings.Fields(out) {
+	for word := range strings.FieldsSeq(out) {
 		if v, err := semver.NewVersion(strings.TrimRight(word, "+")); err == nil {
 			return v.String(), nil
 		}

@@ -61,7 +61,7 @@ func look(name string) (string, error) {
 func checkInterpreter(name, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil //nolint:nilerr // a program that may be run and not read is none of a script
+		return nil // a program that may be run and not read is no script
 	}
 	defer f.Close() //nolint:errcheck // only read from
 	line, _ := bufio.NewReaderSize(f, 256).ReadSlice('\n')

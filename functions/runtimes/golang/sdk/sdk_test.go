@@ -243,7 +243,7 @@ func TestLogHandler(t *testing.T) {
 	log := Log(node.Context(t.Context(), Invocation{}))
 	log.With("a", 1).WithGroup("g").With("b", "two words").Info("text", "c", slog.GroupValue(slog.Int("d", 4)), "e", errors.New("x=y"))
 	log.Debug("plain")
-	log.Error("when", "t", time.Unix(0, 0).UTC(), slog.Attr{})
+	log.Error("when", "t", time.Unix(0, 0).UTC())
 	want := []string{
 		`info: text a=1 g.b="two words" g.c.d=4 g.e="x=y"`,
 		"debug: plain",
