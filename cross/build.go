@@ -1,197 +1,337 @@
 package cross
 
 import (
-	"archive/tar"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+	"strings"
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/manifest"
 )
 
+// DefaultMaxSize bounds the files of one platform's image, in bytes.
+const DefaultMaxSize = 512 << 20
+
 // Options of a build.
 type Options struct {
-	Dir       string // the function's folder, with its edgefn.yaml
-	Platforms []Platform
-	Progress  func(step string) // nil: nobody looks
+	Dir       string       // the function's folder, with edgefn.yaml
+	Platforms []Platform   // none: that of this machine
+	Progress  func(string) // called with each step, for people; may be nil
+	Offline   bool         // use no network
+	MaxSize   int64        // bytes of the files of one platform's image; 0: DefaultMaxSize
 }
 
-// Image is a built function. Its layers are read from files when it is written.
-type Image struct {
-	Function *functions.Function
-	index    v1.ImageIndex
-	digest   string
-	temp     string
-}
+// appPath is functions.AppDir as a path in a layer.
+const appPath = "app"
 
-// Close removes the files that the build made. The image cannot be written
-// afterwards.
-func (i *Image) Close() error { return os.RemoveAll(i.temp) }
-
-// Digest of the image index: the version.
-func (i *Image) Digest() string { return i.digest }
-
+// builder is one build.
 type builder struct {
-	dir  string
-	fn   *functions.Function
-	step func(string)
+	o      Options
+	f      *functions.Function
+	root   *os.Root   // of the source
+	temp   string     // folder that goes when the build ends
+	opened []*os.Root // in temp, closed when the build ends
+	python string     // whose pip installs, once it was found
+	warned bool       // of install scripts
 }
 
-// Build makes an image of a function, which the caller closes. A manifest with
-// faults is a *manifest.Error.
-func Build(ctx context.Context, o Options) (*Image, error) {
-	fn, err := manifest.Load(o.Dir)
-	if err != nil {
-		return nil, err
+// Build makes the image of the function in o.Dir. It runs the language's tools
+// (pip, npm, go), which read the author's files and may use the network unless
+// o.Offline is set. A manifest with faults is a *manifest.Error. Nothing is left
+// behind but the image, which the caller closes.
+func Build(ctx context.Context, o Options) (img *Image, err error) {
+	if o.Progress == nil {
+		o.Progress = func(string) {}
 	}
-	b := &builder{dir: o.Dir, fn: fn, step: o.Progress}
-	if b.step == nil {
-		b.step = func(string) {}
+	if o.MaxSize == 0 {
+		o.MaxSize = DefaultMaxSize
 	}
 	if len(o.Platforms) == 0 {
 		o.Platforms = []Platform{Host()}
 	}
-	spec, err := json.Marshal(fn)
-	if err != nil {
+	b := &builder{o: o}
+	if b.f, err = manifest.Load(o.Dir); err != nil {
 		return nil, err
 	}
-	temp, err := os.MkdirTemp("", "edgefn-build-")
+	if b.root, err = os.OpenRoot(o.Dir); err != nil {
+		return nil, fmt.Errorf("open source: %w", err)
+	}
+	defer func() { err = errors.Join(err, b.root.Close()) }()
+	if b.temp, err = os.MkdirTemp("", "edgefn-build-"); err != nil {
+		return nil, fmt.Errorf("make temporary folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, b.clean()) }()
+	parts, err := b.build(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("build %s: %w", b.f, err)
 	}
-	kept := false
-	defer func() {
-		if !kept {
-			_ = os.RemoveAll(temp)
-		}
-	}()
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, p := range o.Platforms {
-		dir := filepath.Join(temp, p.Arch+p.Variant)
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return nil, err
-		}
-		img, err := b.image(ctx, p, dir, string(spec))
-		if err != nil {
-			return nil, fmt.Errorf("build %s for %s: %w", fn.Name, p, err)
-		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: p.oci()}})
-	}
-	annotated, ok := mutate.Annotations(index, map[string]string{functions.ImageLabel: string(spec)}).(v1.ImageIndex)
-	if !ok {
-		return nil, errors.New("annotate image index: it is none")
-	}
-	d, err := annotated.Digest()
-	if err != nil {
-		return nil, err
-	}
-	kept = true
-	return &Image{Function: fn, index: annotated, digest: d.String(), temp: temp}, nil
+	return newImage(b.f, parts)
 }
 
-// image makes the image of one platform.
-func (b *builder) image(ctx context.Context, p Platform, temp, spec string) (v1.Image, error) {
-	img := mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1)
-	if b.fn.Image != "" {
-		base, err := b.base(ctx, p, temp)
-		if err != nil {
-			return nil, err
-		}
-		if err := checkReadable(base); err != nil {
-			return nil, err
-		}
-		img = base
-	}
-	parts, err := b.parts(ctx, p, temp)
-	if err != nil {
-		return nil, err
-	}
-	for _, part := range parts {
-		l, err := layer(part.dir, part.files)
-		if err != nil {
-			return nil, err
-		}
-		if img, err = mutate.Append(img, mutate.Addendum{Layer: l}); err != nil {
-			return nil, err
-		}
-	}
-	old, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	cf := old.DeepCopy()
-	cf.OS, cf.Architecture, cf.Variant = p.OS, p.Arch, p.Variant
-	cf.Created, cf.Author, cf.History = v1.Time{}, "", nil
-	cf.Config = v1.Config{
-		Env:        cf.Config.Env,
-		WorkingDir: cf.Config.WorkingDir,
-		Labels:     map[string]string{functions.ImageLabel: spec},
-	}
-	if cf.Config.WorkingDir == "" {
-		cf.Config.WorkingDir = functions.AppDir
-	}
-	return mutate.ConfigFile(img, cf)
+// tool runs a program of the language in dir. What it leaves in its temporary
+// folder, also when it is killed, goes when the build ends.
+func (b *builder) tool(ctx context.Context, dir string, env []string, argv ...string) (string, error) {
+	return tool{dir: dir, argv: argv, env: append([]string{"TMPDIR=" + b.temp}, env...)}.run(ctx)
 }
 
-// WriteLayout writes the image as an OCI layout to dir, which is made.
-func (i *Image) WriteLayout(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // an image is no secret
-		return err
+// clean removes what the build has left.
+func (b *builder) clean() error {
+	var errs []error
+	for _, r := range b.opened {
+		errs = append(errs, r.Close())
 	}
-	p, err := layout.Write(dir, mutate.IndexMediaType(empty.Index, types.OCIImageIndex))
-	if err != nil {
-		return err
-	}
-	return p.AppendIndex(i.index)
+	return errors.Join(append(errs, removeAll(b.temp))...)
 }
 
-// WriteTar writes the image as a tar of an OCI layout.
-func (i *Image) WriteTar(w io.Writer) error {
-	dir, err := os.MkdirTemp("", "edgefn-layout-")
-	if err != nil {
-		return err
+// removeAll removes a folder, also where a tool left folders that may not be
+// written, as go does in its module cache.
+func removeAll(dir string) error {
+	if os.RemoveAll(dir) == nil {
+		return nil
 	}
-	defer os.RemoveAll(dir)
-	if err := i.WriteLayout(dir); err != nil {
-		return err
-	}
-	var names []string
-	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			names = append(names, p)
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			return os.Chmod(p, 0o700) //nolint:gosec // a folder is entered by its x bit
 		}
 		return err
 	})
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
+// build makes the parts of every platform's image.
+func (b *builder) build(ctx context.Context) ([]contents, error) {
+	src, err := b.source()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	slices.Sort(names)
-	tw := tar.NewWriter(w)
-	for _, n := range names {
-		rel, err := filepath.Rel(dir, n)
-		if err != nil {
-			return err
+	var bases *baseSource
+	if b.f.Image != "" {
+		temp := filepath.Join(b.temp, "base")
+		if err := os.Mkdir(temp, 0o700); err != nil {
+			return nil, err
 		}
-		fi, err := os.Stat(n)
-		if err != nil {
-			return err
-		}
-		if err := add(tw, filepath.ToSlash(rel), file{from: n, size: fi.Size()}); err != nil {
-			return err
+		if bases, err = openBase(ctx, &b.o, b.f.Image, temp); err != nil {
+			return nil, err
 		}
 	}
-	return tw.Close()
+	step, err := b.language(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	var parts []contents
+	made := map[*tree]*layer{} // trees that platforms have in common become one layer
+	for i, p := range b.o.Platforms {
+		if slices.Contains(b.o.Platforms[:i], p) {
+			continue
+		}
+		c := contents{platform: p}
+		if bases != nil {
+			b.o.Progress(fmt.Sprintf("base image: reading %s for %s", b.f.Image, p))
+			if c.base, err = bases.load(p); err != nil {
+				return nil, err
+			}
+		}
+		trees, err := step(ctx, p, c.base != nil && c.base.musl)
+		if err != nil {
+			return nil, err
+		}
+		var below int64
+		if c.base != nil {
+			below = c.base.size
+		}
+		all := make([]tree, 0, len(trees))
+		for _, t := range trees {
+			all = append(all, *t)
+		}
+		if err := checkSize(b.o.MaxSize, below, all...); err != nil {
+			return nil, err
+		}
+		for _, t := range trees {
+			if made[t] == nil {
+				b.o.Progress(fmt.Sprintf("packing %d files, %s", len(*t), mebibytes(t.size())))
+				if made[t], err = newLayer(rooted(*t)); err != nil {
+					return nil, err
+				}
+			}
+			c.layers = append(c.layers, made[t])
+		}
+		parts = append(parts, c)
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return parts, nil
+}
+
+// rooted puts the folder of the author's files in front, so that its mode is
+// ours in every layer.
+func rooted(t tree) tree {
+	return append(tree{{path: appPath, kind: fs.ModeDir}}, t...)
+}
+
+// source lists the author's files that belong into the image.
+func (b *builder) source() (tree, error) {
+	patterns, err := readIgnores(b.root)
+	if err != nil {
+		return nil, err
+	}
+	out := []string{manifest.FileName, ignoreName}
+	if b.f.Image != "" {
+		if file, local := localBase(b.o.Dir, b.f.Image); local {
+			if rel, err := filepath.Rel(b.o.Dir, file); err == nil {
+				out = append(out, filepath.ToSlash(rel))
+			}
+		}
+	}
+	switch b.f.Runtime {
+	case functions.Python:
+		out = append(out, wheelsName)
+		if b.has(requirementsName) {
+			out = append(out, depsName)
+		}
+	case functions.Node:
+		plan, err := b.planNode()
+		if err != nil {
+			return nil, err
+		}
+		if plan.install {
+			out = append(out, modulesName)
+		}
+	case functions.Go: // the program is all there is
+		return nil, nil
+	case functions.Exec:
+	}
+	return walk(b.root, appPath, func(p string, dir bool) bool { return slices.Contains(out, p) || patterns.match(p, dir) })
+}
+
+// has reports whether the source has a file or folder of that name.
+func (b *builder) has(name string) bool {
+	_, err := b.root.Lstat(name)
+	return err == nil
+}
+
+// platformStep returns the trees of one platform, the lowest first. Trees that
+// are the same for several platforms are the same pointer.
+type platformStep func(ctx context.Context, p Platform, musl bool) ([]*tree, error)
+
+// language returns what makes the parts of the function's language.
+func (b *builder) language(ctx context.Context, src tree) (platformStep, error) {
+	switch b.f.Runtime {
+	case functions.Go:
+		return b.goStep(ctx)
+	case functions.Python:
+		deps, code := split(src, path.Join(appPath, "vendor"))
+		if !b.has(requirementsName) {
+			return fixed(deps, code), nil
+		}
+		return b.installed(depsName, code, deps, b.pythonDeps), nil
+	case functions.Node:
+		plan, err := b.planNode()
+		if err != nil {
+			return nil, err
+		}
+		deps, code := split(src, path.Join(appPath, modulesName))
+		if !plan.install {
+			return fixed(deps, code), nil
+		}
+		return b.installed(modulesName, code, nil, func(ctx context.Context, p Platform, musl bool, dir string) (bool, error) {
+			return plan.universal, b.nodeDeps(ctx, p, musl, plan, dir)
+		}), nil
+	case functions.Exec:
+		return fixed(nil, src), b.checkProgram(src)
+	}
+	return nil, fmt.Errorf("runtime %q cannot be built", b.f.Runtime)
+}
+
+// fixed is a step whose trees are the same for every platform.
+func fixed(deps, code tree) platformStep {
+	trees := layersOf(&deps, &code)
+	return func(context.Context, Platform, bool) ([]*tree, error) { return trees, nil }
+}
+
+// installed is a step with dependencies that a tool installs into the folder
+// name: with those of the author, if there are any, as the lower layer.
+func (b *builder) installed(name string, code, own tree, install func(ctx context.Context, p Platform, musl bool, dir string) (bool, error)) platformStep {
+	var common *tree // what serves every platform
+	n := 0
+	return func(ctx context.Context, p Platform, musl bool) ([]*tree, error) {
+		if common != nil {
+			return layersOf(common, &code), nil
+		}
+		n++
+		dir := filepath.Join(b.temp, fmt.Sprintf("deps-%d", n))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, err
+		}
+		universal, err := install(ctx, p, musl, dir)
+		if err != nil {
+			return nil, err
+		}
+		t, err := b.dependencies(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		t = append(slices.Clone(own), t...)
+		if universal {
+			common = &t
+		}
+		return layersOf(&t, &code), nil
+	}
+}
+
+// layersOf leaves an empty tree of dependencies out.
+func layersOf(deps, code *tree) []*tree {
+	if len(*deps) == 0 {
+		return []*tree{code}
+	}
+	return []*tree{deps, code}
+}
+
+// dependencies lists the folder name in dir as part of the image.
+func (b *builder) dependencies(dir, name string) (tree, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	b.opened = append(b.opened, root)
+	return walk(root, appPath, func(p string, _ bool) bool { return p != name && !strings.HasPrefix(p, name+"/") })
+}
+
+// goStep compiles for each platform.
+func (b *builder) goStep(ctx context.Context) (platformStep, error) {
+	m, err := b.prepareGo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, p Platform, _ bool) ([]*tree, error) {
+		t, err := b.compileGo(ctx, m, p)
+		if err != nil {
+			return nil, err
+		}
+		return []*tree{&t}, nil
+	}, nil
+}
+
+// checkProgram refuses a program among the author's files that cannot be run.
+func (b *builder) checkProgram(src tree) error {
+	name := b.f.Handler[0]
+	if !strings.HasPrefix(name, "./") {
+		return nil // of the system, or of the base image
+	}
+	i := slices.IndexFunc(src, func(e entry) bool { return e.path == path.Join(appPath, name) })
+	switch {
+	case i < 0 && b.f.Image == "":
+		return fmt.Errorf("handler: %s is not there; name a file of the folder that %s does not leave out", name, ignoreName)
+	case i >= 0 && src[i].kind == 0 && !src[i].exec:
+		return fmt.Errorf("handler: %s is not executable; run chmod +x %s", name, path.Join(filepath.ToSlash(b.o.Dir), name))
+	case i >= 0 && src[i].kind == fs.ModeDir:
+		return fmt.Errorf("handler: %s is a folder", name)
+	}
+	return nil
 }

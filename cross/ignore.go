@@ -55,7 +55,7 @@ func parseIgnore(line string) (p ignorePattern, ok bool, err error) {
 	if strings.Contains(line, "/") {
 		prefix, line = "", strings.TrimPrefix(line, "/")
 	}
-	p.form, err = regexp.Compile("^" + prefix + globForm(line) + "$")
+	p.form, err = regexp.Compile("(?s)^" + prefix + globForm(line) + "$")
 	return p, true, err
 }
 

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
+	emptyoci "github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -30,7 +30,7 @@ const annotationName = "org.opencontainers.image.ref.name"
 // Image is a built function: an OCI image index. Its layers are in files
 // without a name, which Close or the end of the process removes.
 type Image struct {
-	function  *functions.Function
+	Function  *functions.Function // what it was built of
 	platforms []Platform
 	digest    string
 	layout    []byte // index.json
@@ -47,9 +47,6 @@ type blob struct {
 
 // Digest is the digest of the image index: the version.
 func (m *Image) Digest() string { return m.digest }
-
-// Function is the function that the image was built of.
-func (m *Image) Function() *functions.Function { return m.function }
 
 // Platforms are those that the image can run on.
 func (m *Image) Platforms() []Platform { return slices.Clone(m.platforms) }
@@ -86,7 +83,7 @@ func newImage(f *functions.Function, parts []contents) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode function: %w", err)
 	}
-	m := &Image{function: f}
+	m := &Image{Function: f}
 	seen := map[v1.Hash]bool{}
 	add := func(h v1.Hash, size int64, open func() io.ReadCloser) {
 		if !seen[h] {
@@ -103,7 +100,7 @@ func newImage(f *functions.Function, parts []contents) (*Image, error) {
 		add(h, size, func() io.ReadCloser { return io.NopCloser(bytes.NewReader(b)) })
 		return err
 	}
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	index := mutate.IndexMediaType(emptyoci.Index, types.OCIImageIndex)
 	for _, c := range parts {
 		img, err := c.image(string(spec))
 		if err != nil {
@@ -153,7 +150,7 @@ func (c contents) all() []*layer {
 
 // image makes the image of one platform. Of the base, ENV and WORKDIR count.
 func (c contents) image(spec string) (v1.Image, error) {
-	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	img := mutate.ConfigMediaType(mutate.MediaType(emptyoci.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	var layers []v1.Layer
 	for _, l := range c.all() {
 		vl, err := partial.CompressedToLayer(l)

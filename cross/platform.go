@@ -43,9 +43,9 @@ func ParsePlatform(s string) (Platform, error) {
 	return p, nil
 }
 
-// Local is the platform of this machine. A 32-bit arm machine is taken for the
+// Host is the platform of this machine. A 32-bit arm machine is taken for the
 // least, v6, which all of them run.
-func Local() Platform {
+func Host() Platform {
 	p := Platform{Arch: runtime.GOARCH}
 	if p.Arch == "arm" {
 		p.Variant = "v6"

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -126,6 +127,33 @@ func readIgnores(root *os.Root) (ignores, error) {
 	}
 	g, err := parseIgnores(string(own))
 	return append(def, g...), err
+}
+
+// copyTree writes a tree into a folder, which is made if it is not there.
+func copyTree(t tree, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, e := range t {
+		dest := filepath.Join(dir, filepath.FromSlash(e.path))
+		var err error
+		switch e.kind {
+		case fs.ModeDir:
+			err = os.MkdirAll(dest, 0o700)
+		case fs.ModeSymlink:
+			err = os.Symlink(e.link, dest)
+		default:
+			r, oerr := e.open()
+			if oerr != nil {
+				return oerr
+			}
+			err = writeFile(dest, r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // split parts a tree into what is under one of the folders and the rest.
