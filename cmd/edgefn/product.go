@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/edgefn/edgefn/cross"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/manifest"
+	"github.com/edgefn/edgefn/node"
+)
+
+// product is the product itself, behind the commands.
+type product struct{}
+
+var (
+	_ tools = product{}
+	_ image = (*cross.Image)(nil)
+)
+
+// Build implements tools.
+func (product) Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error) {
+	var ps []cross.Platform
+	for _, s := range platforms {
+		p, err := cross.ParsePlatform(s)
+		if err != nil {
+			return nil, &usageError{text: err.Error(), hint: "--arch names the platforms", err: err}
+		}
+		if !slices.Contains(ps, p) {
+			ps = append(ps, p)
+		}
+	}
+	img, err := cross.Build(ctx, cross.Options{Dir: dir, Platforms: ps, Progress: step})
+	if err != nil {
+		if fault := new(manifest.Error); errors.As(err, &fault) {
+			return nil, configError(err)
+		}
+		return nil, err
+	}
+	return img, nil
+}
+
+// Scaffold implements tools.
+func (product) Scaffold(dir, name string, rt functions.Runtime) error {
+	return cross.Scaffold(dir, name, rt)
+}
+
+// RunNode implements tools.
+func (product) RunNode(ctx context.Context, cfg node.Config) error {
+	n, err := node.New(cfg)
+	if err != nil {
+		return fmt.Errorf("set up node: %w", err)
+	}
+	return n.Run(ctx)
+}

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/node"
+)
+
+// tools are the parts of the product that commands set to work.
+type tools interface {
+	// Build makes an image of the function in the folder dir for platforms such
+	// as linux/arm/v7, or for this machine's if there are none. step is called
+	// with what is being done.
+	Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error)
+	// Scaffold writes a function that deploys as it is into the folder dir.
+	Scaffold(dir, name string, rt functions.Runtime) error
+	// RunNode runs a node until ctx is done.
+	RunNode(ctx context.Context, cfg node.Config) error
+}
+
+// image is a built function.
+type image interface {
+	// Close lets go of what the image holds on disk.
+	Close() error
+	// Digest of the image index: the version.
+	Digest() string
+	WriteLayout(dir string) error
+	WriteTar(w io.Writer) error
+}
