@@ -16,12 +16,12 @@ import (
 )
 
 func main() {
-	os.Exit(mainCode())
+	os.Exit(mainCode(product{}))
 }
 
 // mainCode runs the command line of the process. The first signal ends what
 // runs in good order, the second one ends the process at once.
-func mainCode() int {
+func mainCode(t tools) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
@@ -29,7 +29,7 @@ func mainCode() int {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		outTerm: isTerminal(os.Stdout), errTerm: isTerminal(os.Stderr),
 		getenv: os.Getenv, now: time.Now, slow: time.Second,
-		tools: product{},
+		tools: t,
 	}
 	return a.run(ctx, os.Args[1:])
 }
