@@ -85,7 +85,7 @@ func Defaults() Config {
 	if err != nil {
 		name = "node"
 	}
-	return Config{
+	return Config{ //nolint:gosec // a folder of secrets is no secret
 		Name:       nodeName(name),
 		DataDir:    "/var/lib/edgefn",
 		RunDir:     "/run/edgefn",

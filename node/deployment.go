@@ -180,7 +180,7 @@ func (n *Node) bringUpOnce(ctx context.Context, d *deployment, spec versionRecor
 	}
 	if ctx.Err() != nil { // halted: whoever did that goes on
 		v.stop()
-		return nil
+		return context.Cause(ctx)
 	}
 	d.svc.activate(v)
 	return nil

@@ -51,7 +51,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	// A short path: sockets are in it.
-	dir, err := os.MkdirTemp("", "n")
+	dir, err := os.MkdirTemp("", "n") //nolint:usetesting // shorter
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -276,8 +277,8 @@ func (s section) read(ctx context.Context, since time.Time, f func(api.LogLine) 
 	b := bufio.NewReaderSize(io.NewSectionReader(s.f, 0, s.size), 64<<10)
 	for ctx.Err() == nil {
 		text, err := b.ReadSlice('\n')
-		if err == bufio.ErrBufferFull { //nolint:errorlint // ReadSlice returns it as it is
-			for err == bufio.ErrBufferFull { //nolint:errorlint // as above
+		if errors.Is(err, bufio.ErrBufferFull) {
+			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = b.ReadSlice('\n')
 			}
 			continue
@@ -288,7 +289,7 @@ func (s section) read(ctx context.Context, since time.Time, f func(api.LogLine) 
 				return err
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // as above
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

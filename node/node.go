@@ -103,7 +103,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	defer unlock()
 	defer n.logs.close()
-	control, err := api.Listen(n.cfg.Socket(), api.Group)
+	control, err := api.Listen(n.cfg.Socket(), api.Group) //nolint:contextcheck // it asks a socket that is there, for 2 s at most
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	if err := n.open(ctx); err != nil {
 		return err
 	}
-	defer n.shut()
+	defer n.shut(base)
 	removing, err := n.load(ctx)
 	if err != nil {
 		return err
@@ -259,8 +259,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 }
 
 // shut closes what open opened.
-func (n *Node) shut() {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+func (n *Node) shut(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	if n.usage != nil {
 		if err := n.usage.flush(ctx); err != nil && !errors.Is(err, store.ErrClosed) {

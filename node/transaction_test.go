@@ -1,0 +1,409 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/cluster/store/memstore"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/pool"
+	"github.com/edgefn/edgefn/functions/wire"
+)
+
+// place is what transactions of these tests have around them.
+type place struct{}
+
+func (place) hasBroker(name string) bool   { return name == "local" || name == "plant" }
+func (place) hasFunction(name string) bool { return name == "other" }
+
+func testFunction() *functions.Function {
+	f := functions.Defaults()
+	f.Name = "fan"
+	f.Grants = functions.Grants{Publish: []string{"alarm/#"}, State: []string{"weather/now", "all"}, Invoke: []string{"other", "gone"}}
+	return &f
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func TestTransactionRefusals(t *testing.T) {
+	long := strings.Repeat("k", functions.MaxKey+1)
+	tests := []struct {
+		name string
+		kind wire.Kind
+		call wire.Call
+		want string
+	}{
+		{"empty key", wire.KindGet, wire.Call{}, "key is empty"},
+		{"long key", wire.KindPut, wire.Call{Key: long}, "has 513 bytes, at most 512"},
+		{"key no text", wire.KindDelete, wire.Call{Key: "\xff"}, "not UTF-8"},
+		{"long prefix", wire.KindList, wire.Call{Prefix: long}, "has 513 bytes"},
+		{"other's state", wire.KindGet, wire.Call{Function: "secret", Key: "a"}, `not granted: add "secret" to grants.state`},
+		{"beside the prefix", wire.KindPut, wire.Call{Function: "weather", Key: "later"}, "not granted"},
+		{"list beside the prefix", wire.KindList, wire.Call{Function: "weather", Prefix: "n"}, "not granted"},
+		{"large value", wire.KindPut, wire.Call{Key: "a", Value: make([]byte, functions.MaxValue+1)}, "524289 bytes, at most 524288"},
+		{"topic with a wildcard", wire.KindPublish, wire.Call{Topic: "alarm/+"}, "wildcard"},
+		{"topic not granted", wire.KindPublish, wire.Call{Topic: "fire"}, "add a topic filter that matches it to grants.publish"},
+		{"no such broker", wire.KindPublish, wire.Call{Topic: "alarm/a", Broker: "x"}, `no broker "x"`},
+		{"qos", wire.KindPublish, wire.Call{Topic: "alarm/a", QoS: 3}, "qos 3"},
+		{"large message", wire.KindPublish, wire.Call{Topic: "alarm/a", Data: make([]byte, 1001)}, "1001 bytes, at most 1000"},
+		{"invoke not granted", wire.KindInvoke, wire.Call{Function: "any"}, "grants.invoke"},
+		{"invoke of none", wire.KindInvoke, wire.Call{Function: "gone"}, "no such function"},
+		{"large invoke", wire.KindInvoke, wire.Call{Function: "other", Data: make([]byte, 1001)}, "1001 bytes"},
+		{"large attributes", wire.KindInvoke, wire.Call{Function: "other", Subject: strings.Repeat("s", wire.Overhead)}, "id, type and subject"},
+		{"no call", wire.KindHello, wire.Call{}, "nothing that a function can ask for"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tx := newTransaction(testFunction(), memstore.New(memstore.Config{}), place{}, 1000)
+			_, err := tx.Call(t.Context(), tt.kind, tt.call)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if len(tx.writes)+len(tx.messages)+len(tx.invokes)+tx.effects > 0 || tx.fault != nil {
+				t.Errorf("a refused call left something: %+v", tx)
+			}
+		})
+	}
+}
+
+func TestTransactionBounds(t *testing.T) {
+	call := func(t *testing.T, tx *transaction, kind wire.Kind, c wire.Call) error {
+		t.Helper()
+		_, err := tx.Call(t.Context(), kind, c)
+		return err
+	}
+	t.Run("effects", func(t *testing.T) {
+		tx := newTransaction(testFunction(), memstore.New(memstore.Config{}), place{}, 1000)
+		for i := range functions.MaxEffects {
+			if err := call(t, tx, wire.KindPublish, wire.Call{Topic: "alarm/a"}); err != nil {
+				t.Fatalf("effect %d: %v", i, err)
+			}
+		}
+		if err := call(t, tx, wire.KindPut, wire.Call{Key: "a"}); err == nil {
+			t.Error("one effect too many is taken")
+		}
+	})
+	t.Run("bytes", func(t *testing.T) {
+		tx := newTransaction(testFunction(), memstore.New(memstore.Config{}), place{}, 1000)
+		value := make([]byte, functions.MaxValue)
+		for i := range 3 {
+			if err := call(t, tx, wire.KindPut, wire.Call{Key: fmt.Sprint(i), Value: value}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Writing a key again takes no more.
+		if err := call(t, tx, wire.KindPut, wire.Call{Key: "0", Value: value}); err != nil {
+			t.Error(err)
+		}
+		if err := call(t, tx, wire.KindPut, wire.Call{Key: "3", Value: value}); err == nil {
+			t.Error("too many bytes are taken")
+		}
+	})
+	t.Run("keys listed", func(t *testing.T) {
+		st := memstore.New(memstore.Config{})
+		for i := 0; i <= maxListed; i += 512 {
+			var ops []store.Op
+			for k := i; k < i+512; k++ {
+				ops = append(ops, store.Op{Key: fmt.Sprintf("%sfan/%04d", keyState, k)})
+			}
+			if _, err := st.Commit(t.Context(), nil, ops); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tx := newTransaction(testFunction(), st, place{}, 1000)
+		if err := call(t, tx, wire.KindList, wire.Call{}); err == nil || !strings.Contains(err.Error(), "longer prefix") {
+			t.Errorf("got %v", err)
+		}
+		if err := call(t, tx, wire.KindList, wire.Call{Prefix: "1"}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestTransactionReadsItsWrites holds get and list against a map.
+func TestTransactionReadsItsWrites(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ctx := context.Background()
+		st := memstore.New(memstore.Config{})
+		keys := []string{"a", "a/b", "a/c", "b", "ü"}
+		model := map[string]string{}
+		for _, k := range rapid.SliceOfDistinct(rapid.SampledFrom(keys), rapid.ID).Draw(t, "before") {
+			model[k] = "old " + k
+			if _, err := st.Commit(ctx, nil, []store.Op{{Key: keyState + "fan/" + k, Value: []byte(model[k])}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tx := newTransaction(testFunction(), st, place{}, 1000)
+		if rapid.Bool().Draw(t, "read first") {
+			if _, err := tx.Call(ctx, wire.KindGet, wire.Call{Key: "a"}); err != nil {
+				t.Fatal(err)
+			}
+			// What others do from here on is not seen.
+			if _, err := st.Commit(ctx, nil, []store.Op{{Key: keyState + "fan/new", Value: []byte("x")}, {Key: keyState + "fan/b", Value: []byte("x")}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"put": func(t *rapid.T) {
+				k, v := rapid.SampledFrom(keys).Draw(t, "key"), rapid.String().Draw(t, "value")
+				if _, err := tx.Call(ctx, wire.KindPut, wire.Call{Key: k, Value: []byte(v)}); err != nil {
+					t.Fatal(err)
+				}
+				model[k] = v
+			},
+			"delete": func(t *rapid.T) {
+				k := rapid.SampledFrom(keys).Draw(t, "key")
+				if _, err := tx.Call(ctx, wire.KindDelete, wire.Call{Key: k}); err != nil {
+					t.Fatal(err)
+				}
+				delete(model, k)
+			},
+			"get": func(t *rapid.T) {
+				k := rapid.SampledFrom(keys).Draw(t, "key")
+				r, err := tx.Call(ctx, wire.KindGet, wire.Call{Key: k})
+				v, ok := model[k]
+				if err != nil || r.Found != ok || string(r.Value) != v {
+					t.Fatalf("get %q: %+v, %v; want %q, %v", k, r, err, v, ok)
+				}
+			},
+			"list": func(t *rapid.T) {
+				p := rapid.SampledFrom([]string{"", "a", "a/", "z"}).Draw(t, "prefix")
+				r, err := tx.Call(ctx, wire.KindList, wire.Call{Prefix: p})
+				want := slices.DeleteFunc(slices.Sorted(maps.Keys(model)), func(k string) bool { return !strings.HasPrefix(k, p) })
+				if err != nil || !slices.Equal(r.Keys, want) {
+					t.Fatalf("list %q: %q, %v; want %q", p, r.Keys, err, want)
+				}
+			},
+		})
+		// What it wrote is what the store then has.
+		if _, err := st.Commit(ctx, nil, tx.stateOps()); err != nil {
+			t.Fatal(err)
+		}
+		for k := range tx.writes {
+			e, _, err := st.Get(ctx, k, store.Read{})
+			v, ok := model[strings.TrimPrefix(k, keyState+"fan/")]
+			if err != nil || (e.Version != 0) != ok || string(e.Value) != v {
+				t.Fatalf("committed %q: %+v, %v", k, e, err)
+			}
+		}
+	})
+}
+
+// TestGuards: whatever an invocation has read must not change before it commits.
+func TestGuards(t *testing.T) {
+	ctx := t.Context()
+	read := map[string]wire.Call{"present": {Key: "a"}, "absent": {Key: "none"}, "listed": {Prefix: "l/"}, "empty list": {Prefix: "e/"}}
+	change := map[string]store.Op{
+		"present": {Key: keyState + "fan/a", Value: []byte("2")}, "absent": {Key: keyState + "fan/none"},
+		"listed": {Key: keyState + "fan/l/1", Delete: true}, "empty list": {Key: keyState + "fan/e/1"},
+		"something else": {Key: keyState + "fan/other"},
+	}
+	for name, c := range read {
+		for changed, op := range change {
+			t.Run(name+" while "+changed+" changes", func(t *testing.T) {
+				st := memstore.New(memstore.Config{})
+				if _, err := st.Commit(ctx, nil, []store.Op{{Key: keyState + "fan/a"}, {Key: keyState + "fan/l/1"}, {Key: keyState + "fan/l/2"}}); err != nil {
+					t.Fatal(err)
+				}
+				tx := newTransaction(testFunction(), st, place{}, 1000)
+				kind := wire.KindGet
+				if c.Key == "" {
+					kind = wire.KindList
+				}
+				if _, err := tx.Call(ctx, kind, c); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := tx.Call(ctx, wire.KindPut, wire.Call{Key: "written"}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := st.Commit(ctx, nil, []store.Op{op}); err != nil {
+					t.Fatal(err)
+				}
+				_, err := st.Commit(ctx, tx.guards(), tx.stateOps())
+				if got, want := errors.Is(err, store.ErrConflict), name == changed; got != want {
+					t.Errorf("conflict: got %v, want %v (%v)", got, want, err)
+				}
+			})
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	r := functions.Retry{Attempts: 3, First: 8 * time.Second, Max: time.Minute}
+	raised, transient := functions.Failf(functions.FailRaised, "x"), functions.Failf(functions.FailTransient, "x")
+	tests := []struct {
+		name          string
+		err           error
+		failed, waits int
+		want          verdict
+		counted       bool
+		least, most   time.Duration
+	}{
+		{"success", nil, 0, 0, settled, false, 0, 0},
+		{"first failure", raised, 0, 0, again, true, 4 * time.Second, 12 * time.Second},
+		{"second failure", raised, 1, 0, again, true, 8 * time.Second, 24 * time.Second},
+		{"last failure", raised, 2, 0, bury, true, 0, 0},
+		{"payload", functions.Failf(functions.FailPayload, "x"), 0, 0, bury, true, 0, 0},
+		{"sandbox gone at the last attempt", transient, 2, 0, again, false, 100 * time.Millisecond, 300 * time.Millisecond},
+		{"sandbox gone for long", transient, 0, 1000, again, false, 5 * time.Second, 15 * time.Second},
+		{"replaced", pool.ErrClosed, 0, 0, again, false, 0, 0},
+		{"replaced again and again", pool.ErrClosed, 0, 3, again, false, 800 * time.Millisecond, 2400 * time.Millisecond},
+		{"overloaded", pool.ErrOverloaded, 0, 0, again, false, 100 * time.Millisecond, 300 * time.Millisecond},
+		{"store away", errors.New("no quorum"), 2, 0, again, false, 100 * time.Millisecond, 300 * time.Millisecond},
+		{"store closed", fmt.Errorf("get: %w", store.ErrClosed), 0, 0, stopped, false, 0, 0},
+		{"node stops", context.Canceled, 2, 0, stopped, false, 0, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v, wait, counted := judge(tt.err, tt.failed, tt.waits, r)
+			if v != tt.want || counted != tt.counted || wait < tt.least || wait > tt.most {
+				t.Errorf("got %v, counted %v, %v; want %v, %v, %v to %v", v, counted, wait, tt.want, tt.counted, tt.least, tt.most)
+			}
+		})
+	}
+}
+
+func TestPruneOfEventIDs(t *testing.T) {
+	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	spans := []span{{1, now.Add(-60 * time.Hour), 5}, {2, now.Add(-20 * time.Hour), maxDone}, {3, now.Add(-2 * time.Hour), 7}, {4, now.Add(-time.Hour), 8}}
+	keep, drop := prune(spans, now)
+	if diff := cmp.Diff([]span{spans[2], spans[3]}, keep); diff != "" {
+		t.Errorf("keep (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]span{spans[0], spans[1]}, drop); diff != "" {
+		t.Errorf("drop (-want +got):\n%s", diff)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		var spans []span
+		for i, n := range rapid.SliceOf(rapid.IntRange(0, maxPerSpan)).Draw(t, "ids") {
+			spans = append(spans, span{store.LeaseID(i + 1), now, n})
+		}
+		keep, drop := prune(spans, now)
+		sum := 0
+		for _, s := range keep {
+			sum += s.IDs
+		}
+		if sum+maxPerSpan > maxDone || len(keep)+len(drop) != len(spans) {
+			t.Fatalf("%d ids are kept in %d spans of %d", sum, len(keep), len(spans))
+		}
+	})
+}
+
+func TestDoneIDsGetANewLease(t *testing.T) {
+	ctx := t.Context()
+	st := memstore.New(memstore.Config{})
+	d := newDoneIDs(st, discard(), "gate")
+	if err := d.load(ctx); err != nil {
+		t.Fatal(err)
+	}
+	first, err := d.lease(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := d.lease(ctx); err != nil || again != first {
+		t.Errorf("second lease: %v, %v, want the first", again, err)
+	}
+	if err := st.Revoke(ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	x := &executor{st: st, done: d, marks: newMarks(st, discard(), "gate"), log: discard()}
+	if err := x.write(ctx, writing{done: keyDone + "fan/1", id: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	if known, err := d.known(ctx, keyDone+"fan/1"); err != nil || !known {
+		t.Errorf("known: %v, %v", known, err)
+	}
+	// Another run finds the lease in use.
+	second, err := d.lease(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = newDoneIDs(st, discard(), "gate")
+	if err := d.load(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.lease(ctx); err != nil || got != second || d.spans[0].IDs != 1 {
+		t.Errorf("after a restart: %v, %v, %+v", got, err, d.spans)
+	}
+}
+
+func TestStateQuota(t *testing.T) {
+	ctx := t.Context()
+	st := memstore.New(memstore.Config{})
+	q := newStateQuota(st, discard(), StateConfig{Keys: 4, Bytes: 100})
+	put := func(values map[string]string, deletes ...string) error {
+		tx := newTransaction(testFunction(), st, place{}, 1000)
+		for k, v := range values {
+			tx.writes[keyState+"fan/"+k] = write{value: []byte(v)}
+		}
+		for _, k := range deletes {
+			tx.writes[keyState+"fan/"+k] = write{deleted: true}
+		}
+		undo, err := q.admit(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if _, err := st.Commit(ctx, nil, tx.stateOps()); err != nil {
+			undo()
+			return err
+		}
+		return nil
+	}
+	full := func(err error) {
+		t.Helper()
+		var f *functions.Failure
+		if !errors.As(err, &f) || f.Kind != functions.FailEffect || !strings.Contains(f.Message, `state of function "fan" is full`) {
+			t.Errorf("got %v, want a state that is full", err)
+		}
+	}
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for range 20 { // one key, written again and again, stays one key
+		ok(put(map[string]string{"a": "12345"}))
+	}
+	ok(put(map[string]string{"b": "1", "c": "1", "d": "1"}))
+	full(put(map[string]string{"e": "1"}))
+	ok(put(map[string]string{"a": "1", "b": "2"}))
+	full(put(map[string]string{"a": strings.Repeat("x", 100)}))
+	ok(put(nil, "b"))
+	ok(put(map[string]string{"e": "1"}))
+	full(put(map[string]string{"f": "1"}))
+	ok(put(map[string]string{"f": "1"}, "e"))
+}
+
+func TestDeadLettersAge(t *testing.T) {
+	ctx := t.Context()
+	st := memstore.New(memstore.Config{})
+	d := newDeadLetters(st, newBudget(0), discard())
+	fn := testFunction()
+	for range 3 {
+		w := &work{failure: functions.Failf(functions.FailRaised, "x")}
+		if err := d.add(ctx, fn, w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.expire(ctx, fn, time.Now().Add(fn.Dead.Age-time.Minute)); err != nil || d.count("fan") != 3 {
+		t.Errorf("too early: %d left, %v", d.count("fan"), err)
+	}
+	if err := d.expire(ctx, fn, time.Now().Add(fn.Dead.Age+time.Minute)); err != nil || d.count("fan") != 0 {
+		t.Errorf("%d left, %v", d.count("fan"), err)
+	}
+	if n, err := st.Count(ctx, keyDead); err != nil || n != 0 || d.budget.used.Load() != 0 {
+		t.Errorf("%d left in the store, %v; %d bytes of the budget", n, err, d.budget.used.Load())
+	}
+}
