@@ -112,11 +112,17 @@ func (c *StoreConfig) tls() (*tls.Config, error) {
 }
 
 // hostSandboxes gives sandbox.Host the node's words.
-type hostSandboxes struct{ *sandbox.Host }
+type hostSandboxes struct {
+	*sandbox.Host
+	shims string
+}
 
 func openSandboxes(ctx context.Context, cfg *Config) (Sandboxes, error) {
 	shims := filepath.Join(cfg.RunDir, "shims") // the sandboxes' users have to reach it
 	log := cfg.Logger.With("component", "sandbox")
+	if err := searchable(cfg.RunDir); err != nil {
+		return nil, err
+	}
 	h, err := sandbox.Open(ctx, sandbox.Config{
 		Socket: cfg.Containerd, DataDir: cfg.DataDir, RunDir: cfg.RunDir, ShimsDir: shims,
 		SecretsDir: cfg.SecretsDir, Logger: cfg.Logger,
@@ -135,7 +141,28 @@ func openSandboxes(ctx context.Context, cfg *Config) (Sandboxes, error) {
 			log.Warn("python shim is not compiled, instances start slower", logErr, err)
 		}
 	}
-	return hostSandboxes{h}, nil
+	return hostSandboxes{h, shims}, nil
+}
+
+// searchable reports a folder on the way to dir that a sandbox's user, who is
+// nobody on the host, cannot go through; its root would then be out of reach.
+func searchable(dir string) error {
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		info, err := os.Stat(d)
+		if err != nil {
+			return fmt.Errorf("run folder: %w", err)
+		}
+		if info.Mode().Perm()&0o001 == 0 {
+			return &api.Error{
+				Err:     api.ErrInvalid,
+				Message: fmt.Sprintf("run folder %s: sandboxes cannot reach it, since %s has mode %04o", dir, d, info.Mode().Perm()),
+				Hint:    fmt.Sprintf("chmod o+x %s, or name another folder with --run", d),
+			}
+		}
+		if d == filepath.Dir(d) {
+			return nil
+		}
+	}
 }
 
 // Import implements Sandboxes.
@@ -154,6 +181,12 @@ func (h hostSandboxes) Starter(f *functions.Function, version string) (pool.Star
 		return nil, err
 	}
 	return h.Host.Starter(sandbox.Spec{Function: f, Version: version, Argv: c.Argv, Env: c.Env}), nil
+}
+
+// Close implements Sandboxes.
+func (h hostSandboxes) Close(ctx context.Context) {
+	h.Host.Close(ctx)
+	_ = os.RemoveAll(h.shims) // they are written anew
 }
 
 // Status implements Sandboxes.
