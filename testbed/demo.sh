@@ -44,12 +44,12 @@ set -m
 bin/edgefn node --name demo --data "$dir/d" --run "$dir/r" --mqtt 127.0.0.1:0 >"$dir/node.log" 2>&1 &
 node_pid=$!
 set +m
-until grep -q ' ready' "$dir/node.log"; do
+until grep -q ' is ready: ' "$dir/node.log"; do
 	kill -0 "$node_pid" 2>/dev/null || { echo "the node did not start" >&2; exit 1; }
 	sleep 0.1
 done
-grep ' ready' "$dir/node.log"
-port=$(grep ' ready' "$dir/node.log" | grep -oE '127\.0\.0\.1:[0-9]+' | head -n 1 | cut -d: -f2)
+grep ' is ready: ' "$dir/node.log"
+port=$(grep ' is ready: ' "$dir/node.log" | grep -oE '127\.0\.0\.1:[0-9]+' | head -n 1 | cut -d: -f2)
 export EDGEFN_NODE="unix://$dir/r/edgefn.sock"
 
 step "deploy a Python and a Go function"
@@ -57,7 +57,7 @@ bin/edgefn deploy functions/examples/thermostat
 bin/edgefn deploy functions/examples/celsius
 
 step "publish MQTT messages with mosquitto_pub, and watch with mosquitto_sub"
-mosquitto_sub -h 127.0.0.1 -p "$port" -t 'greenhouse/#' -q 1 -F '%U %t %p' >"$dir/messages" &
+stdbuf -oL mosquitto_sub -h 127.0.0.1 -p "$port" -t 'greenhouse/#' -q 1 -F '%U %t %p' >"$dir/messages" &
 sub_pid=$!
 sleep 0.5
 # send TOPIC PAYLOAD RESULT-TOPIC: waits for the result and prints both.

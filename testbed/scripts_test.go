@@ -182,7 +182,7 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 		path, err := exec.LookPath(filepath.Join(strings.SplitN(ts.Getenv("PATH"), ":", 2)[0], "edgefn"))
 		ts.Check(err)
 		argv[0] = path
-		before := strings.Count(m.output("node"), " ready")
+		before := strings.Count(m.output("node"), " is ready: ")
 		p := m.start(ts, "node", argv...)
 		wait(ts, "the node to be ready:\n"+m.output("node"), func() bool {
 			select {
@@ -190,7 +190,7 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Fatalf("node ended:\n%s", m.output("node"))
 			default:
 			}
-			return strings.Count(m.output("node"), " ready") > before
+			return strings.Count(m.output("node"), " is ready: ") > before
 		})
 	case "stop", "kill":
 		p := m.started["node"]
@@ -237,7 +237,7 @@ func cmdMosquitto(ts *testscript.TestScript, _ bool, args []string) {
 func cmdSubscribe(ts *testscript.TestScript, _ bool, args []string) {
 	m := machineOf(ts)
 	name := "sub-" + args[0]
-	m.start(ts, name, "mosquitto_sub", "-h", "127.0.0.1", "-p", args[1], "-q", "1", "-t", args[2], "-d", "-F", "got %t %p")
+	m.start(ts, name, "stdbuf", "-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", args[1], "-q", "1", "-t", args[2], "-d", "-F", "got %t %p")
 	wait(ts, "a subscription to "+args[2], func() bool { return strings.Contains(m.output(name), "Subscribed (mid") })
 }
 

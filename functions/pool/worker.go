@@ -212,7 +212,7 @@ func (w *worker) converse(r *request, deadline time.Time) (functions.Result, *fu
 		Event: wire.EventMap(&inv.Event),
 		Context: wire.Context{
 			Invocation: inv.ID, Function: fn.Name, Version: w.p.cfg.Version, Trigger: inv.Trigger,
-			Attempt: inv.Attempt, DeadlineMS: time.Until(deadline).Milliseconds(),
+			Attempt: inv.Attempt, DeadlineMS: time.Until(deadline).Milliseconds(), MaxFrame: w.p.cfg.MaxFrame + wire.Overhead,
 		},
 	}
 	if err := w.conn.Write(wire.KindEvent, 1, body); err != nil {

@@ -140,7 +140,8 @@ func (b *bench) start() error {
 	}
 	for range 600 {
 		text, _ := os.ReadFile(b.dir + "/node.log")
-		if _, rest, ok := strings.Cut(string(text), " ready: mqtt "); ok {
+		_, line, ready := strings.Cut(string(text), " is ready: ")
+		if _, rest, ok := strings.Cut(line, "mqtt "); ready && ok {
 			b.addr = strings.FieldsFunc(rest, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })[0]
 			return nil
 		}
