@@ -30,7 +30,7 @@ setup:          ## install what tests need, through the system's package manager
 	@sh testbed/setup.sh test
 
 demo:           ## a node, two functions and real MQTT messages, in under 3 minutes
-	@sh testbed/demo.sh
+	@bash testbed/demo.sh
 
 test: setup build ## every test
 	@sh testbed/test.sh $(TESTFLAGS)
