@@ -68,16 +68,34 @@ func Build(ctx context.Context, o Options) (img *Image, err error) {
 	}
 	defer func() { err = errors.Join(err, b.clean()) }()
 	parts, err := b.build(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("build %s: %w", b.f, err)
+	if err == nil {
+		img, err = newImage(b.f, parts)
 	}
-	return newImage(b.f, parts)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("build %s: %w", b.f, err), closeLayers(parts))
+	}
+	return img, nil
 }
 
 // tool runs a program of the language in dir. What it leaves in its temporary
 // folder, also when it is killed, goes when the build ends.
 func (b *builder) tool(ctx context.Context, dir string, env []string, argv ...string) (string, error) {
 	return tool{dir: dir, argv: argv, env: append([]string{"TMPDIR=" + b.temp}, env...)}.run(ctx)
+}
+
+// closeLayers gives back the layers of an image that is not made.
+func closeLayers(parts []contents) error {
+	closed := map[*layer]bool{}
+	var errs []error
+	for _, c := range parts {
+		for _, l := range c.all() {
+			if !closed[l] {
+				closed[l] = true
+				errs = append(errs, l.file.Close())
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // clean removes what the build has left.
@@ -104,7 +122,8 @@ func removeAll(dir string) error {
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
-// build makes the parts of every platform's image.
+// build makes the parts of every platform's image. After an error it returns those
+// that were made.
 func (b *builder) build(ctx context.Context) ([]contents, error) {
 	src, err := b.source()
 	if err != nil {
@@ -134,12 +153,12 @@ func (b *builder) build(ctx context.Context) ([]contents, error) {
 		if bases != nil {
 			b.o.Progress(fmt.Sprintf("base image: reading %s for %s", b.f.Image, p))
 			if c.base, err = bases.load(p); err != nil {
-				return nil, err
+				return parts, err
 			}
 		}
 		trees, err := step(ctx, p, c.base != nil && c.base.musl)
 		if err != nil {
-			return nil, err
+			return parts, err
 		}
 		var below int64
 		if c.base != nil {
@@ -150,20 +169,20 @@ func (b *builder) build(ctx context.Context) ([]contents, error) {
 			all = append(all, *t)
 		}
 		if err := checkSize(b.o.MaxSize, below, all...); err != nil {
-			return nil, err
+			return parts, err
 		}
 		for _, t := range trees {
 			if made[t] == nil {
 				b.o.Progress(fmt.Sprintf("packing %d files, %s", len(*t), mebibytes(t.size())))
-				if made[t], err = newLayer(rooted(*t)); err != nil {
-					return nil, err
+				if made[t], err = newLayer(ctx, rooted(*t)); err != nil {
+					return parts, err
 				}
 			}
 			c.layers = append(c.layers, made[t])
 		}
 		parts = append(parts, c)
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return parts, err
 		}
 	}
 	return parts, nil

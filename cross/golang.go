@@ -207,7 +207,11 @@ func vendorSDK(root string) error {
 			version = r.Mod.Version
 		}
 	}
-	fmt.Fprintf(&out, "# %[1]s %[2]s => ./%[3]s\n## explicit\n%[1]s\n# %[1]s => ./%[3]s\n", golang.Module, version, sdkDir)
+	sdk, err := modfile.Parse("go.mod", []byte(golang.GoMod), nil)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(&out, "# %[1]s %[2]s => ./%[3]s\n## explicit; go %[4]s\n%[1]s\n# %[1]s => ./%[3]s\n", golang.Module, version, sdkDir, sdk.Go.Version)
 	dest := filepath.Join(root, "vendor", filepath.FromSlash(golang.Module))
 	if err := errors.Join(os.RemoveAll(dest), golang.Write(dest), os.Remove(filepath.Join(dest, "go.mod"))); err != nil {
 		return err

@@ -93,8 +93,11 @@ func globForm(glob string) string {
 	return b.String()
 }
 
+// nothing matches nothing.
+const nothing = `[^\x00-\x{10FFFF}]`
+
 // globClass turns a class such as [a-z] or [!0-9] at the start of s into one of
-// a regular expression, and returns how much of s it is. A [ without ] is itself.
+// a regular expression, and returns how much of s it is. A [ without ] matches nothing, as in git.
 func globClass(s string) (class string, n int) {
 	i := 1
 	negate := i < len(s) && (s[i] == '!' || s[i] == '^')
@@ -121,7 +124,7 @@ func globClass(s string) (class string, n int) {
 			b.WriteByte(s[i])
 		}
 	}
-	return `\[`, 1
+	return nothing, len(s)
 }
 
 // match reports whether a path is left out. A folder that is left out is not

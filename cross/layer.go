@@ -3,6 +3,7 @@ package cross
 import (
 	"archive/tar"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -71,13 +72,13 @@ func (l *layer) Size() (int64, error) { return l.size, nil }
 func (l *layer) MediaType() (types.MediaType, error) { return l.media, nil }
 
 // newLayer writes a tree as a layer. The same tree gives the same bytes.
-func newLayer(t tree) (*layer, error) {
+func newLayer(ctx context.Context, t tree) (*layer, error) {
 	packed, plain := sha256.New(), sha256.New()
 	s, err := newSpool(func(w io.Writer) error {
 		zw := gzip.NewWriter(io.MultiWriter(w, packed))
 		tw := tar.NewWriter(io.MultiWriter(zw, plain))
 		for _, e := range t {
-			if err := writeEntry(tw, e); err != nil {
+			if err := errors.Join(ctx.Err(), writeEntry(tw, e)); err != nil {
 				return err
 			}
 		}

@@ -173,7 +173,7 @@ func split(t tree, folders ...string) (under, rest tree) {
 // it is made of already.
 func checkSize(most, base int64, trees ...tree) error {
 	all := slices.Concat(trees...)
-	sum := base + tree(all).size()
+	sum := base + all.size()
 	if sum <= most {
 		return nil
 	}
