@@ -144,44 +144,57 @@ type parcel struct {
 	bytes []int64
 }
 
-// pack makes room for messages and calls of a function and encodes them. The
-// error is a *fullError, or one of encoding.
+// pack makes room for messages and calls of a function, for all of them or for
+// none, and encodes them. The error is a *fullError, or one of encoding.
 func (o *outbox) pack(function string, messages []functions.Publish, invokes []functions.Invoke) (*parcel, error) {
 	p := &parcel{o: o}
 	add := func(dest string, r outboxRecord) error {
 		v, err := encodeRecord(r)
-		if err != nil {
-			return err
-		}
-		k := outQueueKey{function, dest}
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		q := o.queue(k)
-		if q.count+q.reserved >= maxOutbox || !o.budget.take(int64(len(v))) {
-			return &fullError{k}
-		}
-		q.reserved++
-		// A clock that was set back must not bring a message before its
-		// predecessors.
-		o.seq = max(o.seq+1, time.Now().UnixNano())
-		p.ops = append(p.ops, store.Op{Key: fmt.Sprintf("%s%016x-%d", k.prefix(), o.seq, len(v)), Value: v})
-		p.queue = append(p.queue, k)
+		p.ops = append(p.ops, store.Op{Value: v})
+		p.queue = append(p.queue, outQueueKey{function, dest})
 		p.bytes = append(p.bytes, int64(len(v)))
-		return nil
+		return err
 	}
 	for _, m := range messages {
 		if err := add(destBroker+m.Broker, outboxRecord{Topic: m.Topic, Data: m.Data, QoS: m.QoS, Retain: m.Retain}); err != nil {
-			p.dropped()
 			return nil, err
 		}
 	}
 	for _, i := range invokes {
 		if err := add(destFunction+i.Function, outboxRecord{Event: wire.EventMap(&i.Event)}); err != nil {
-			p.dropped()
 			return nil, err
 		}
 	}
-	return p, nil
+	return p, o.reserve(p)
+}
+
+// reserve takes the room that a parcel needs and names its keys.
+func (o *outbox) reserve(p *parcel) error {
+	if len(p.ops) == 0 {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var total int64
+	more := map[outQueueKey]int{}
+	for i, k := range p.queue {
+		total += p.bytes[i]
+		more[k]++
+		if q := o.queue(k); q.count+q.reserved+more[k] > maxOutbox {
+			return &fullError{k}
+		}
+	}
+	if !o.budget.take(total) {
+		return &fullError{p.queue[0]}
+	}
+	for i, k := range p.queue {
+		// A clock that was set back must not bring a message before its
+		// predecessors.
+		o.seq = max(o.seq+1, time.Now().UnixNano())
+		p.ops[i].Key = fmt.Sprintf("%s%016x-%d", k.prefix(), o.seq, p.bytes[i])
+		o.queue(k).reserved++
+	}
+	return nil
 }
 
 // posted says that the parcel is committed.
@@ -206,6 +219,9 @@ func (p *parcel) posted() {
 
 // dropped says that the parcel will not be committed.
 func (p *parcel) dropped() {
+	if len(p.ops) == 0 {
+		return
+	}
 	p.o.mu.Lock()
 	defer p.o.mu.Unlock()
 	for i, k := range p.queue {

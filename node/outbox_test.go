@@ -1,0 +1,271 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/cluster/store/memstore"
+	"github.com/edgefn/edgefn/functions"
+)
+
+// sink is where an outbox of these tests sends to.
+type sink struct {
+	mu   sync.Mutex
+	got  []string
+	away map[string]bool // by broker
+}
+
+func (s *sink) send(_ context.Context, m functions.Publish) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away[m.Broker] {
+		return errors.New("away")
+	}
+	s.got = append(s.got, m.Broker+" "+m.Topic)
+	return nil
+}
+
+func (s *sink) set(broker string, away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away[broker] = away
+}
+
+func (s *sink) sent() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string{}, s.got...)
+}
+
+// newTestOutbox runs an outbox in a bubble until the test ends.
+func newTestOutbox(t *testing.T, st store.Store, limit int64, s *sink) (o *outbox, stop func()) {
+	t.Helper()
+	o = newOutbox(st, &budget{limit: limit}, discard())
+	o.send = s.send
+	if err := o.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { o.run(ctx); close(done) }()
+	return o, func() { cancel(); <-done }
+}
+
+func messages(broker string, topics ...string) []functions.Publish {
+	var out []functions.Publish
+	for _, topic := range topics {
+		out = append(out, functions.Publish{Broker: broker, Topic: topic})
+	}
+	return out
+}
+
+func TestOutboxKeepsOrderPerBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, s := memstore.New(memstore.Config{}), &sink{away: map[string]bool{"plant": true}}
+		o, stop := newTestOutbox(t, st, 1<<20, s)
+		for i := range 40 {
+			if err := o.publish(t.Context(), "fan", append(messages("plant", fmt.Sprint(i)), messages("local", fmt.Sprint(i))...)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// A broker that is away does not hold the other one up.
+		if got := s.sent(); len(got) != 40 || got[0] != "local 0" || got[39] != "local 39" {
+			t.Errorf("sent: %v", got)
+		}
+		stop()
+		s.set("plant", false)
+		s.got = nil
+		o, stop = newTestOutbox(t, st, 1<<20, s) // the relay starts again with the node
+		defer stop()
+		if err := o.publish(t.Context(), "fan", messages("plant", "last")); err != nil {
+			t.Fatal(err)
+		}
+		o.wake <- struct{}{}
+		synctest.Wait()
+		var want []string
+		for i := range 40 {
+			want = append(want, fmt.Sprintf("plant %d", i))
+		}
+		if diff := cmp.Diff(append(want, "plant last"), s.sent()); diff != "" {
+			t.Errorf("sent (-want +got):\n%s", diff)
+		}
+		if n, err := st.Count(t.Context(), keyOutbox); err != nil || n != 0 || o.budget.used.Load() != 0 {
+			t.Errorf("%d left, %v; %d bytes of the budget", n, err, o.budget.used.Load())
+		}
+	})
+}
+
+func TestFullOutbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{away: map[string]bool{"plant": true, "local": true}}
+		o, stop := newTestOutbox(t, memstore.New(memstore.Config{}), 200, s)
+		defer stop()
+		fill := make(chan error, 1)
+		n := 0
+		go func() {
+			for {
+				if err := o.publish(t.Context(), "fan", messages("plant", "t")); err != nil {
+					fill <- err
+					return
+				}
+				if n++; n == 50 {
+					fill <- nil
+					return
+				}
+			}
+		}()
+		synctest.Wait()
+		time.Sleep(time.Hour)
+		held := n
+		if held == 0 || held >= 50 {
+			t.Fatalf("%d messages were taken while the broker was away", held)
+		}
+		// To wait for the broker inside the node, or for a function, could be to
+		// wait for oneself.
+		var full *fullError
+		if err := o.publish(t.Context(), "fan", messages("local", "t")); !errors.As(err, &full) {
+			t.Errorf("got %v, want %T", err, full)
+		}
+		if _, err := o.packWait(t.Context(), "fan", nil, []functions.Invoke{{Function: "other"}}); !errors.As(err, &full) {
+			t.Errorf("got %v, want %T", err, full)
+		}
+		s.set("plant", false)
+		if err := <-fill; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := s.sent(); len(got) != 50 {
+			t.Errorf("%d messages were sent, want 50", len(got))
+		}
+	})
+}
+
+// TestOutboxClockSetBack: messages keep their order although the clock of a
+// gateway jumped back over a restart.
+func TestOutboxClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, s := memstore.New(memstore.Config{}), &sink{away: map[string]bool{"plant": true}}
+		value, err := encodeRecord(outboxRecord{Topic: "first"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := fmt.Sprintf("%s%016x-%d", outQueueKey{"fan", destBroker + "plant"}.prefix(), time.Now().Add(time.Hour).UnixNano(), len(value))
+		if _, err := st.Commit(t.Context(), nil, []store.Op{{Key: key, Value: value}}); err != nil {
+			t.Fatal(err)
+		}
+		o, stop := newTestOutbox(t, st, 1<<20, s)
+		defer stop()
+		if err := o.publish(t.Context(), "fan", messages("plant", "second")); err != nil {
+			t.Fatal(err)
+		}
+		s.set("plant", false)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"plant first", "plant second"}, s.sent()); diff != "" {
+			t.Errorf("sent (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestOutboxCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memstore.New(memstore.Config{})
+		o, stop := newTestOutbox(t, st, 1<<20, &sink{})
+		defer stop()
+		var mu sync.Mutex
+		tries := map[string]int{}
+		o.call = func(_ context.Context, function string, e functions.Event, settled func(error)) error {
+			mu.Lock()
+			defer mu.Unlock()
+			tries[function+" "+e.ID]++
+			switch {
+			case function == "removed":
+				return errGone
+			case tries[function+" "+e.ID] == 1 && e.ID == "refused":
+				return errors.New("no room")
+			case tries[function+" "+e.ID] == 1 && e.ID == "let go":
+				go settled(errors.New("stopping"))
+			default:
+				go settled(nil)
+			}
+			return nil
+		}
+		var calls []functions.Invoke
+		for _, id := range []string{"fine", "refused", "let go"} {
+			calls = append(calls, functions.Invoke{Function: "other", Event: functions.Event{ID: id}})
+		}
+		calls = append(calls, functions.Invoke{Function: "removed", Event: functions.Event{ID: "x"}})
+		p, err := o.pack("fan", nil, calls)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Commit(t.Context(), nil, p.ops); err != nil {
+			t.Fatal(err)
+		}
+		p.posted()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want := map[string]int{"other fine": 1, "other refused": 2, "other let go": 2, "removed x": 1}
+		if diff := cmp.Diff(want, tries); diff != "" {
+			t.Errorf("tries (-want +got):\n%s", diff)
+		}
+		if n, err := st.Count(t.Context(), keyOutbox); err != nil || n != 0 {
+			t.Errorf("%d left, %v", n, err)
+		}
+	})
+}
+
+func TestUsageIsWrittenOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memstore.New(memstore.Config{})
+		b := newUsageBook(st, discard(), "gate")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { b.run(ctx); close(done) }()
+		version := func() int64 {
+			e, _, err := st.Get(t.Context(), b.key("fan"), store.Read{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e.Version
+		}
+		var seen []int64
+		for range 180 { // three minutes and a bit, an event each second
+			time.Sleep(time.Second)
+			b.add("fan", functions.Usage{Wall: time.Millisecond}, false)
+			synctest.Wait()
+			if v := version(); v != 0 && (len(seen) == 0 || seen[len(seen)-1] != v) {
+				seen = append(seen, v)
+			}
+		}
+		if len(seen) < 2 || len(seen) > 3 {
+			t.Errorf("written %d times in three minutes", len(seen))
+		}
+		time.Sleep(time.Hour) // quiet
+		synctest.Wait()
+		last := version()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if version() != last {
+			t.Error("usage is written although nothing ran")
+		}
+		cancel()
+		<-done
+		again := newUsageBook(st, discard(), "gate")
+		if err := again.load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := again.of("fan"); got.Invocations != 180 || got.WallMS != 180 {
+			t.Errorf("after a restart: %+v", got)
+		}
+	})
+}
