@@ -479,35 +479,3 @@ func (o *outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) {
 	o.budget.give(bytes)
 	o.vacated()
 }
-
-// eachKey calls f with every key under prefix.
-func eachKey(ctx context.Context, st store.Store, prefix string, f func(key string)) error {
-	return eachEntry(ctx, st, prefix, store.Read{KeysOnly: true, Limit: 1000}, func(e store.Entry) error {
-		f(e.Key)
-		return nil
-	})
-}
-
-// eachEntry calls f with every entry under prefix, read in pages of r.Limit at
-// one revision.
-func eachEntry(ctx context.Context, st store.Store, prefix string, r store.Read, f func(store.Entry) error) error {
-	for {
-		es, revision, err := func() ([]store.Entry, int64, error) {
-			ctx, cancel := context.WithTimeout(ctx, storeTime)
-			defer cancel()
-			return st.List(ctx, prefix, r)
-		}()
-		if err != nil {
-			return fmt.Errorf("list %s: %w", prefix, err)
-		}
-		for _, e := range es {
-			if err := f(e); err != nil {
-				return err
-			}
-		}
-		if len(es) < r.Limit {
-			return nil
-		}
-		r.Revision, r.After = revision, es[len(es)-1].Key
-	}
-}
