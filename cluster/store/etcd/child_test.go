@@ -29,7 +29,7 @@ const (
 
 // command is a child process.
 func command(ctx context.Context, mode, dir string) *exec.Cmd {
-	c := exec.CommandContext(ctx, os.Args[0]) //nolint:gosec // this very binary
+	c := exec.CommandContext(ctx, os.Args[0])
 	c.Env = append(os.Environ(), childMode+"="+mode, childDir+"="+dir)
 	c.Stderr = os.Stderr
 	return c
@@ -82,7 +82,7 @@ func child(mode, dir string) int {
 // childCommits commits from four goroutines until it is killed, and says of
 // each commit when it is acknowledged.
 func childCommits(ctx context.Context, dir string) error {
-	s, err := etcd.Open(ctx, etcd.Config{Dir: filepath.Join(dir, "data"), Tick: tick})
+	s, err := etcd.Open(ctx, etcd.Config{Dir: filepath.Join(dir, "data")})
 	if err != nil {
 		return err
 	}
@@ -153,13 +153,13 @@ func childDisk(ctx context.Context, dir string) error {
 		return fmt.Errorf("the store on a full disk: %w\n%s", err, out)
 	}
 	data := filepath.Join(dir, "data")
-	if _, err := etcd.Open(ctx, etcd.Config{Dir: data, Tick: tick}); !errors.Is(err, store.ErrFull) {
+	if _, err := etcd.Open(ctx, etcd.Config{Dir: data}); !errors.Is(err, store.ErrFull) {
 		return fmt.Errorf("open on a full disk: %w", err)
 	}
 	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
 		return err
 	}
-	s, err := etcd.Open(ctx, etcd.Config{Dir: data, Tick: tick})
+	s, err := etcd.Open(ctx, etcd.Config{Dir: data})
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func childDisk(ctx context.Context, dir string) error {
 }
 
 func childDiskFull(ctx context.Context, dir string) error {
-	s, err := etcd.Open(ctx, etcd.Config{Dir: filepath.Join(dir, "data"), Tick: tick})
+	s, err := etcd.Open(ctx, etcd.Config{Dir: filepath.Join(dir, "data")})
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func childDiskFull(ctx context.Context, dir string) error {
 
 // fill writes a file until the disk is full.
 func fill(path string) error {
-	f, err := os.Create(path) //nolint:gosec // the test's own
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func (s *Store) compares(ctx context.Context, guards []store.Guard) ([]clientv3.
 }
 
 // Grant implements store.Store. etcd counts in whole seconds and from one and a
-// half election timeouts up, 8 s while the server is embedded. A restart of the
+// half election timeouts up, 1 s while the server is embedded. A restart of the
 // server starts every lease's time anew.
 func (s *Store) Grant(ctx context.Context, ttl time.Duration) (store.LeaseID, error) {
 	what := fmt.Sprintf("take a lease of %s", ttl)

@@ -29,7 +29,7 @@ import (
 // serve runs an etcd with a client port, as an operator would, and returns its URL.
 func serve(t *testing.T, scheme string, change func(*embed.Config)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // only asks for a free port
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +73,7 @@ func connect(t *testing.T, r etcd.Remote) *etcd.Store {
 }
 
 func TestConnectConformance(t *testing.T) {
+	t.Parallel()
 	endpoint := serve(t, "http", nil)
 	storetest.Run(t, func(t *testing.T) store.Store {
 		s := connect(t, etcd.Remote{Endpoints: []string{endpoint}})
@@ -84,6 +85,7 @@ func TestConnectConformance(t *testing.T) {
 }
 
 func TestConnectTLS(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	pair, pool := certificate(t, dir)
 	endpoint := serve(t, "https", func(c *embed.Config) {
@@ -158,6 +160,7 @@ func certificate(t *testing.T, dir string) (tls.Certificate, *x509.CertPool) {
 // TestConnectRefused: an etcd that is not there, or too narrow, is refused with
 // what to do.
 func TestConnectRefused(t *testing.T) {
+	t.Parallel()
 	t.Run("none given", func(t *testing.T) {
 		if _, err := etcd.Connect(t.Context(), etcd.Remote{}); err == nil {
 			t.Error("connected")

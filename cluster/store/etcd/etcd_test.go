@@ -21,15 +21,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// tick is short, so that leases of a second end after two: etcd's least time
-// is one and a half election timeouts.
-const tick = 100 * time.Millisecond
-
 func open(t *testing.T, cfg etcd.Config) *etcd.Store {
 	t.Helper()
-	if cfg.Tick == 0 {
-		cfg.Tick = tick
-	}
 	s, err := etcd.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +44,7 @@ func put(ctx context.Context, s store.Store, key, value string) error {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, etcd.Config{Dir: t.TempDir()}) })
 }
 
@@ -61,7 +55,7 @@ func TestReopen(t *testing.T) {
 	var rev int64
 	for i := range 3 {
 		begin := time.Now()
-		s := open(t, etcd.Config{Dir: dir, RunDir: shortDir(t), Tick: etcd.DefaultTick})
+		s := open(t, etcd.Config{Dir: dir, RunDir: shortDir(t)})
 		t.Logf("opened in %s", time.Since(begin))
 		for j := range i {
 			e, _, err := s.Get(t.Context(), fmt.Sprintf("k%d", j), store.Read{})
@@ -78,6 +72,28 @@ func TestReopen(t *testing.T) {
 		}
 		rev = r
 		closeStore(t, s)
+	}
+}
+
+// BenchmarkCommit is the commit of an invocation: five ops, three guards.
+func BenchmarkCommit(b *testing.B) {
+	s, err := etcd.Open(b.Context(), etcd.Config{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for i := 0; b.Loop(); i++ {
+		var ops []store.Op
+		var guards []store.Guard
+		for j := range 5 {
+			ops = append(ops, store.Op{Key: fmt.Sprintf("%d/%d", j, i), Value: make([]byte, 100)})
+		}
+		for _, o := range ops[:3] {
+			guards = append(guards, store.Guard{Key: o.Key})
+		}
+		if _, err := s.Commit(b.Context(), guards, ops); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

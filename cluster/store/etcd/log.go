@@ -17,11 +17,14 @@ const (
 	keyFile      = "file_bytes"
 )
 
-// quiet are the start of warnings that etcd gives at every start about what is
-// so by design here: no client port, and tokens that nobody uses.
+// quiet are the start of warnings that etcd gives as it starts: about what is so
+// by design here, no client port and tokens that nobody uses; and about its
+// storage version, where it looks before its first commit and looks again later.
 var quiet = []string{
 	"Running http and grpc server on single port",
 	"simple token is not cryptographically signed",
+	"Failed to detect schema version",
+	"failed to update storage version",
 }
 
 // bridge hands etcd's warnings and errors to log until done: what it says as it
@@ -39,12 +42,15 @@ type slogCore struct {
 	with []zapcore.Field
 }
 
+// Enabled implements zapcore.Core.
 func (slogCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
 
+// With implements zapcore.Core.
 func (c slogCore) With(fs []zapcore.Field) zapcore.Core {
 	return slogCore{log: c.log, done: c.done, with: append(c.with[:len(c.with):len(c.with)], fs...)}
 }
 
+// Check implements zapcore.Core.
 func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	select {
 	case <-c.done:
@@ -62,6 +68,7 @@ func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 	return ce
 }
 
+// Write implements zapcore.Core.
 func (c slogCore) Write(e zapcore.Entry, fs []zapcore.Field) error {
 	enc := zapcore.NewMapObjectEncoder()
 	for _, f := range c.with {
@@ -78,6 +85,7 @@ func (c slogCore) Write(e zapcore.Entry, fs []zapcore.Field) error {
 	return nil
 }
 
+// Sync implements zapcore.Core.
 func (slogCore) Sync() error { return nil }
 
 // endGoroutine stands where zap would end the process.

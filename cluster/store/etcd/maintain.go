@@ -63,7 +63,7 @@ func (s *Store) admit(ctx context.Context, cost int64) error {
 		return nil
 	}
 	if v.used() > v.quota/4*3 || v.size() > v.quota+v.quota/8 {
-		s.maintainAhead()
+		s.maintainAhead(ctx)
 	}
 	return nil
 }
@@ -104,12 +104,12 @@ func (s *Store) Maintain(ctx context.Context) error {
 }
 
 // maintainAhead starts maintenance in the background unless there was some of late.
-func (s *Store) maintainAhead() {
+func (s *Store) maintainAhead(ctx context.Context) {
 	v := s.server
 	if time.Since(time.Unix(0, v.maintained.Load())) < aheadEvery || !v.ahead.CompareAndSwap(false, true) {
 		return
 	}
-	ctx, end, err := s.begin(context.Background())
+	ctx, end, err := s.begin(context.WithoutCancel(ctx))
 	if err != nil {
 		v.ahead.Store(false)
 		return
@@ -144,7 +144,7 @@ func (s *Store) maintain(ctx context.Context, every time.Duration, enough func()
 			return fmt.Errorf("compact its history: %w", translate(ctx, err))
 		}
 		v.compacted = rev
-		v.settle()
+		v.settle(ctx)
 	}
 	noSpace := slices.ContainsFunc(v.etcd.Server.Alarms(), func(a *etcdserverpb.AlarmMember) bool {
 		return a.Alarm == etcdserverpb.AlarmType_NOSPACE
@@ -181,17 +181,33 @@ func (v *server) defragment() error {
 	return nil
 }
 
-// settle ends batches until bbolt counts the pages that a compaction has freed
-// as free, which takes it two more write transactions. A batch with nothing in
-// it is none, hence the delete of a key that is not there.
-func (v *server) settle() {
+// settle ends batches until bbolt counts the pages that a compaction has freed.
+// That takes it two more write transactions, and that etcd has let go of its
+// old read transactions, which it does on goroutines of its own: so until the
+// count has stayed the same for a while. A batch with nothing in it is none,
+// hence the delete of a key that is not there.
+func (v *server) settle(ctx context.Context) {
+	const pause, same, most = 10 * time.Millisecond, 3, 30
 	be := v.etcd.Server.Backend()
-	for range 3 {
+	t := time.NewTicker(pause)
+	defer t.Stop()
+	used, since := v.used(), 0
+	for range most {
 		tx := be.BatchTx()
 		tx.LockOutsideApply()
 		tx.UnsafeDelete(schema.Meta, []byte("edgefn-none"))
 		tx.Unlock()
 		be.ForceCommit()
+		if now := v.used(); now != used {
+			used, since = now, 0
+		} else if since++; since > same {
+			return
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -201,7 +217,7 @@ func freeBytes(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("read the free space at %s: %w", dir, err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec,unconvert // Bsize is narrower on other machines
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // it is narrower on other machines
 }
 
 // Compact forgets what was before revision: reads and watches of older ones

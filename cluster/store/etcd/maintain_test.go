@@ -31,6 +31,7 @@ func fillUp(t *testing.T, s *etcd.Store) int {
 // puts again once there is room; again and again, also when it was restarted
 // full.
 func TestFull(t *testing.T) {
+	t.Parallel()
 	const quota = 8 << 20
 	dir := t.TempDir()
 	s := open(t, etcd.Config{Dir: dir, Quota: quota})
@@ -73,6 +74,7 @@ func TestFull(t *testing.T) {
 
 // TestHistoryMakesRoom: a key that is written over and over fills no store.
 func TestHistoryMakesRoom(t *testing.T) {
+	t.Parallel()
 	const quota = 8 << 20
 	s := open(t, etcd.Config{Dir: t.TempDir(), Quota: quota})
 	for i := range 200 { // 50 MiB
@@ -87,6 +89,7 @@ func TestHistoryMakesRoom(t *testing.T) {
 
 // TestAlarm: etcd's own alarm goes as soon as there is room, without an operator.
 func TestAlarm(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, etcd.Config{Dir: dir})
 	if err := s.RaiseAlarm(t.Context()); err != nil {
@@ -119,6 +122,7 @@ func TestAlarm(t *testing.T) {
 
 // TestMaintainShrinks: the file gives back what was deleted.
 func TestMaintainShrinks(t *testing.T) {
+	t.Parallel()
 	s := open(t, etcd.Config{Dir: t.TempDir(), Quota: 8 << 20})
 	fillUp(t, s)
 	before := s.FileSize()

@@ -27,6 +27,7 @@ import (
 // TestKill kills a process that commits, again and again: every commit that it
 // acknowledged is there, and whole.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	const rounds = 5
 	var acknowledged []string
@@ -99,13 +100,14 @@ func TestInUse(t *testing.T) {
 
 // TestFilesInUse: some other program holds etcd's file. It would wait for ever.
 func TestFilesInUse(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	closeStore(t, open(t, etcd.Config{Dir: dir}))
 	f, err := os.OpenFile(filepath.Join(dir, "etcd/member/snap/db"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // not written
+	defer f.Close()
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +121,7 @@ func TestFilesInUse(t *testing.T) {
 	}
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		s, err := etcd.Open(t.Context(), etcd.Config{Dir: dir, Tick: tick})
+		s, err := etcd.Open(t.Context(), etcd.Config{Dir: dir})
 		if err == nil {
 			closeStore(t, s)
 			return
@@ -179,14 +181,57 @@ func abstractSockets(t *testing.T) int {
 	return n
 }
 
-func TestOpenCancelled(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	dir := t.TempDir()
-	if _, err := etcd.Open(ctx, etcd.Config{Dir: dir, Tick: tick}); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+// TestFirstStartInterrupted: wherever the first start ends, the next succeeds.
+func TestFirstStartInterrupted(t *testing.T) {
+	t.Parallel()
+	ended := 0
+	for after := time.Duration(0); after < 400*time.Millisecond; after += 25 * time.Millisecond {
+		dir := t.TempDir()
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		s, err := etcd.Open(ctx, etcd.Config{Dir: dir})
+		cancel()
+		switch {
+		case err == nil:
+			if err := put(t.Context(), s, "a", "1"); err != nil {
+				t.Error(err)
+			}
+			closeStore(t, s)
+		case errors.Is(err, context.DeadlineExceeded):
+			ended++
+		default:
+			t.Fatal(err)
+		}
+		again, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		next, nerr := etcd.Open(again, etcd.Config{Dir: dir})
+		cancel()
+		if nerr != nil {
+			t.Fatalf("after a start of %s: %v", after, nerr)
+		}
+		if e, _, gerr := next.Get(t.Context(), "a", store.Read{}); gerr != nil || (err == nil) != (e.Version != 0) {
+			t.Errorf("after a start of %s (%v): key at version %d, %v", after, err, e.Version, gerr)
+		}
+		closeStore(t, next)
 	}
-	closeStore(t, open(t, etcd.Config{Dir: dir}))
+	if ended == 0 {
+		t.Error("no start was interrupted")
+	}
+}
+
+// TestRestoredCopy: etcd's files with nothing beside them are served.
+func TestRestoredCopy(t *testing.T) {
+	dir, restored := t.TempDir(), t.TempDir()
+	s := open(t, etcd.Config{Dir: dir})
+	if err := put(t.Context(), s, "a", "1"); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	if err := os.CopyFS(filepath.Join(restored, "etcd"), os.DirFS(filepath.Join(dir, "etcd"))); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, etcd.Config{Dir: restored})
+	if e, _, err := s.Get(t.Context(), "a", store.Read{}); err != nil || string(e.Value) != "1" {
+		t.Errorf("%+v, %v", e, err)
+	}
 }
 
 func TestConfig(t *testing.T) {
@@ -199,7 +244,6 @@ func TestConfig(t *testing.T) {
 		{"no directory", etcd.Config{}, "no directory"},
 		{"small quota", etcd.Config{Dir: t.TempDir(), Quota: 1}, "quota of 1 bytes"},
 		{"name", etcd.Config{Dir: t.TempDir(), Name: "a,b=c"}, `name "a,b=c"`},
-		{"tick", etcd.Config{Dir: t.TempDir(), Tick: time.Hour}, "tick of 1h0m0s"},
 		{"long run directory", etcd.Config{Dir: t.TempDir(), RunDir: long}, "use a shorter run directory"},
 		{"a file", etcd.Config{Dir: os.Args[0]}, "not a directory"},
 	} {
@@ -220,6 +264,7 @@ func TestReadOnly(t *testing.T) {
 }
 
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	c := command(t.Context(), "disk", t.TempDir())
 	ownMounts(t, c)
 	runChild(t, c)
@@ -227,6 +272,7 @@ func TestDiskFull(t *testing.T) {
 
 // TestCorrupt damages each of the store's kinds of files.
 func TestCorrupt(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, files string
 		at          int64
@@ -295,8 +341,9 @@ func TestCutLog(t *testing.T) {
 
 // TestIdle: a store that nobody uses writes nothing.
 func TestIdle(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	s := open(t, etcd.Config{Dir: dir, Tick: etcd.DefaultTick})
+	s := open(t, etcd.Config{Dir: dir})
 	if err := put(t.Context(), s, "a", "1"); err != nil {
 		t.Fatal(err)
 	}
@@ -358,8 +405,10 @@ func TestLog(t *testing.T) {
 	for range 2 {
 		closeStore(t, open(t, etcd.Config{Dir: dir, Logger: log}))
 	}
-	if out.Len() > 0 {
-		t.Errorf("it says\n%s", out.String())
+	for line := range strings.Lines(out.String()) {
+		if !strings.Contains(line, "took too long") && !strings.Contains(line, "slow fdatasync") { // a busy machine
+			t.Errorf("it says %s", line)
+		}
 	}
 	var why error
 	z := etcd.Bridge(log, nil, func(err error) { why = err })

@@ -20,7 +20,7 @@ const watchQueue = 16
 func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func([]store.Event) error) error {
 	what := fmt.Sprintf("watch keys under %q", prefix)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the end of ctx is how a watch ends well
+		return nil // the end of ctx is how a watch ends well
 	}
 	if revision < 0 {
 		return fmt.Errorf("%s: %w: negative revision", what, store.ErrInvalid)
@@ -34,7 +34,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 		resp, err := s.client.Get(inner, "\x00", clientv3.WithCountOnly())
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // as above
+				return nil
 			}
 			return fmt.Errorf("%s: %w", what, translate(inner, err))
 		}
@@ -47,7 +47,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 		case errors.As(err, &own):
 			return own.err
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // as above
+			return nil
 		case inner.Err() != nil:
 			return fmt.Errorf("%s: %w", what, context.Cause(inner))
 		case err != nil:
@@ -87,11 +87,11 @@ func (s *Store) follow(ctx context.Context, prefix string, revision int64, f fun
 			}
 		}
 	}()
-	defer func() {
-		cancel()
-		for range queue { //nolint:revive // waits for the goroutine
+	defer func() { // until the goroutine has ended
+		for range queue {
 		}
 	}()
+	defer cancel()
 	for r := range queue {
 		switch {
 		case ctx.Err() != nil:

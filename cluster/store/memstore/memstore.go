@@ -309,7 +309,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 		return fmt.Errorf("%s: %w: negative revision", what, store.ErrInvalid)
 	}
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the end of ctx is how a watch ends well
+		return nil // the end of ctx is how a watch ends well
 	}
 	if err := s.enter(ctx, what); err != nil {
 		return err
@@ -319,7 +319,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 	s.mu.Unlock()
 	for {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // as above
+			return nil
 		}
 		s.mu.Lock()
 		if s.closed {
@@ -339,7 +339,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 		s.mu.Unlock()
 		for _, es := range events {
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // as above
+				return nil
 			}
 			if err := f(es); err != nil {
 				return err

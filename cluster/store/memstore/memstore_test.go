@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 func TestLeaseToTheInstant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memstore.New(memstore.Config{})
-		defer s.Close() //nolint:errcheck // never fails
+		defer s.Close()
 		id, err := s.Grant(t.Context(), time.Minute)
 		if err != nil {
 			t.Fatal(err)
@@ -59,7 +59,7 @@ func TestLeaseToTheInstant(t *testing.T) {
 
 func TestQuota(t *testing.T) {
 	s := memstore.New(memstore.Config{Quota: 1000})
-	defer s.Close() //nolint:errcheck // never fails
+	defer s.Close()
 	put := func(key string, n int) error {
 		_, err := s.Commit(t.Context(), nil, []store.Op{{Key: key, Value: make([]byte, n)}})
 		return err
@@ -83,7 +83,7 @@ func TestQuota(t *testing.T) {
 // TestHistoryIsBounded: revisions beyond the bound are compacted.
 func TestHistoryIsBounded(t *testing.T) {
 	s := memstore.New(memstore.Config{History: 3})
-	defer s.Close() //nolint:errcheck // never fails
+	defer s.Close()
 	var revs []int64
 	for range 10 {
 		rev, err := s.Commit(t.Context(), nil, []store.Op{{Key: "a", Value: []byte("x")}})

@@ -318,6 +318,7 @@ func testUpdate(t *testing.T, s store.Store) {
 		t.Errorf("an update of nothing: %d, %v", rev, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	tries = 0
 	_, err = store.Update(ctx, s, func(context.Context) ([]store.Guard, []store.Op, error) {
 		if tries++; tries == 3 {

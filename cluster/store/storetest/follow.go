@@ -39,13 +39,14 @@ func (w *watched) text() string {
 	return strings.Join(w.events, "\n")
 }
 
-// follow watches in the background until the returned function is called, which
+// follow watches the keys under "t/" in the background until the returned function is called, which
 // gives the watch's error.
-func follow(t *testing.T, s store.Store, prefix string, revision int64, f func([]store.Event) error) (stop func() error) {
+func follow(t *testing.T, s store.Store, revision int64, f func([]store.Event) error) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	t.Cleanup(cancel)
 	done := make(chan error, 1)
-	go func() { done <- s.Watch(ctx, prefix, revision, f) }()
+	go func() { done <- s.Watch(ctx, "t/", revision, f) }()
 	return func() error {
 		cancel()
 		select {
@@ -62,7 +63,7 @@ func testWatch(t *testing.T, s store.Store) {
 	r := commit(t, s, nil, put("t/a", "1"), put("u", "1"))
 	commit(t, s, nil, put("t/a", "2"), put("t/b", "1"))
 	var w, late watched
-	stop := follow(t, s, "t/", r, w.add)
+	stop := follow(t, s, r, w.add)
 	commit(t, s, nil, put("u", "2"))
 	commit(t, s, nil, del("t/a"), put("t/c", "1"))
 	commit(t, s, nil, store.Op{Key: "t/", Delete: true, Prefix: true})
@@ -70,7 +71,7 @@ func testWatch(t *testing.T, s store.Store) {
 	until(t, "all events", func() bool { return len(w.text()) >= len(want) })
 	equal(t, "events", want, w.text())
 	// From a revision that is still to come.
-	stopLate := follow(t, s, "t/", r+6, late.add)
+	stopLate := follow(t, s, r+6, late.add)
 	commit(t, s, nil, put("t/x", "1"))
 	commit(t, s, nil, put("t/y", "1"))
 	want = fmt.Sprintf("%d t/y=1", r+6)
@@ -86,7 +87,7 @@ func testWatch(t *testing.T, s store.Store) {
 func testWatchNow(t *testing.T, s store.Store) {
 	commit(t, s, nil, put("t/before", "1"))
 	var w watched
-	stop := follow(t, s, "t/", 0, w.add)
+	stop := follow(t, s, 0, w.add)
 	n := 0
 	until(t, "an event", func() bool {
 		n++
@@ -151,6 +152,7 @@ func testWatchEnds(t *testing.T, s store.Store) {
 		t.Errorf("got %v, want the function's own error", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	err := s.Watch(ctx, "t/", rev, func([]store.Event) error { cancel(); return nil })
 	if err != nil {
 		t.Errorf("a watch whose context ended: %v", err)
@@ -205,7 +207,7 @@ func grant(t *testing.T, s store.Store, ttl time.Duration) store.LeaseID {
 func testLeaseEnds(t *testing.T, s store.Store) {
 	_, rev := list(t, s, "t/", store.Read{})
 	var w watched
-	stop := follow(t, s, "t/", rev+1, w.add)
+	stop := follow(t, s, rev+1, w.add)
 	start := time.Now()
 	id := grant(t, s, time.Second)
 	r := commit(t, s, nil,
