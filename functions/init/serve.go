@@ -38,7 +38,7 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	s := &server{conn: control.NewConn(c), factory: factory, null: null, slots: map[int]*running{}, pids: map[int]*running{}}
+	s := &server{conn: control.NewConn(c), factory: factory, null: null, slots: map[int]*running{}, pids: map[int]*running{}, early: map[int]unix.WaitStatus{}}
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
 	go s.reap(children)
@@ -59,13 +59,16 @@ func serve() error {
 	}
 }
 
-// running is an instance that was started and not yet reaped.
+// running is a slot that is taken.
 type running struct {
-	slot int
-	seq  uint64
-	pid  int
+	slot   int
+	seq    uint64
+	pid    int  // 0: its start is under way
+	killed bool // while its start was under way
 }
 
+// server starts and buries. Starts run side by side, since joining control
+// groups takes the kernel milliseconds.
 type server struct {
 	conn    *control.Conn
 	factory *cell.Factory
@@ -73,38 +76,48 @@ type server struct {
 	program *control.Program
 	path    string
 
-	mu    sync.Mutex // guards the maps, and holds reaping back while a start is under way
-	slots map[int]*running
-	pids  map[int]*running
+	mu       sync.Mutex // guards what follows
+	slots    map[int]*running
+	pids     map[int]*running
+	starting int
+	early    map[int]unix.WaitStatus // ended before their start had returned
 }
 
 func (s *server) handle(m control.Message, files []*os.File) error {
-	defer control.CloseAll(files)
 	switch m.Kind {
 	case control.Configure:
+		control.CloseAll(files)
 		answer := control.Message{Kind: control.Configured}
 		if err := s.configure(m.Program); err != nil {
 			answer.Error = err.Error()
 		}
 		return s.conn.Send(answer)
 	case control.Start:
-		answer := control.Message{Kind: control.Started, Slot: m.Slot, Seq: m.Seq}
-		s.mu.Lock() // until the answer is sent, so that "exited" never comes before "started"
-		defer s.mu.Unlock()
-		if err := s.start(m, files); err != nil {
-			answer.Error = err.Error()
+		r, err := s.reserve(m, files)
+		if err != nil {
+			control.CloseAll(files)
+			return s.conn.Send(control.Message{Kind: control.Started, Slot: m.Slot, Seq: m.Seq, Error: err.Error()})
 		}
-		return s.conn.Send(answer)
+		go s.start(r, files)
+		return nil
 	case control.Kill:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if r := s.slots[m.Slot]; r != nil && r.seq == m.Seq {
-			_ = unix.Kill(r.pid, unix.SIGKILL) // process 1 of the cell: all of it goes
+			r.kill()
 		}
 		return nil
 	case control.Ready, control.Configured, control.Started, control.Exited:
 	}
+	control.CloseAll(files)
 	return fmt.Errorf("node sent an unexpected %q message", m.Kind)
+}
+
+// kill ends process 1 of a cell, and with it all of it.
+func (r *running) kill() {
+	if r.killed = true; r.pid != 0 {
+		_ = unix.Kill(r.pid, unix.SIGKILL)
+	}
 }
 
 func (s *server) configure(p *control.Program) error {
@@ -119,30 +132,69 @@ func (s *server) configure(p *control.Program) error {
 	return nil
 }
 
-func (s *server) start(m control.Message, files []*os.File) error {
-	p := s.program
+// reserve takes a slot for a start.
+func (s *server) reserve(m control.Message, files []*os.File) (*running, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case p == nil:
-		return errors.New("start before configure")
+	case s.program == nil:
+		return nil, errors.New("start before configure")
 	case len(files) < 3:
-		return fmt.Errorf("start with %d descriptors, need at least 3", len(files))
+		return nil, fmt.Errorf("start with %d descriptors, need at least 3", len(files))
 	case s.slots[m.Slot] != nil:
-		return fmt.Errorf("slot %d is taken", m.Slot)
+		return nil, fmt.Errorf("slot %d is taken", m.Slot)
 	}
-	pid, err := s.factory.Start(cell.Spec{
-		Path: s.path, Argv: p.Argv, Env: p.Env, Dir: p.Dir,
-		ID: p.FirstUID + m.Slot, TmpBytes: p.TmpBytes, MaxFiles: p.MaxFiles, MaxProcs: p.MaxProcs, PrivateNet: p.PrivateNet,
-		Stdin: s.null, Socket: files[0], Stdout: files[1], Stderr: files[2], Cgroups: files[3:],
-	})
-	if err != nil {
-		return err
-	}
-	r := &running{slot: m.Slot, seq: m.Seq, pid: pid}
-	s.slots[m.Slot], s.pids[pid] = r, r
-	return nil
+	r := &running{slot: m.Slot, seq: m.Seq}
+	s.slots[m.Slot] = r
+	s.starting++
+	return r, nil
 }
 
-// reap buries every child that ended.
+// start starts the instance of a reserved slot and says so.
+func (s *server) start(r *running, files []*os.File) {
+	defer control.CloseAll(files)
+	p := s.program
+	pid, err := s.factory.Start(cell.Spec{
+		Path: s.path, Argv: p.Argv, Env: p.Env, Dir: p.Dir,
+		ID: p.FirstUID + r.slot, TmpBytes: p.TmpBytes, MaxFiles: p.MaxFiles, MaxProcs: p.MaxProcs, PrivateNet: p.PrivateNet,
+		Stdin: s.null, Socket: files[0], Stdout: files[1], Stderr: files[2], Cgroups: files[3:],
+	})
+	answer := control.Message{Kind: control.Started, Slot: r.slot, Seq: r.seq}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		delete(s.slots, r.slot)
+		answer.Error = err.Error()
+	} else {
+		r.pid = pid
+		s.pids[pid] = r
+		if r.killed {
+			r.kill()
+		}
+	}
+	_ = s.conn.Send(answer) // if the node is gone, serve ends too
+	if st, ended := s.early[pid]; ended && err == nil {
+		s.bury(r, st)
+	}
+	if s.starting--; s.starting == 0 {
+		clear(s.early)
+	}
+}
+
+// bury frees the slot of an instance that ended and says so; s.mu is held.
+func (s *server) bury(r *running, st unix.WaitStatus) {
+	delete(s.pids, r.pid)
+	delete(s.slots, r.slot)
+	m := control.Message{Kind: control.Exited, Slot: r.slot, Seq: r.seq, Code: -1}
+	if st.Exited() {
+		m.Code = st.ExitStatus()
+	} else if st.Signaled() {
+		m.Signal = int(st.Signal())
+	}
+	_ = s.conn.Send(m)
+}
+
+// reap collects every child that ended.
 func (s *server) reap(children <-chan os.Signal) {
 	for range children {
 		s.mu.Lock()
@@ -155,19 +207,11 @@ func (s *server) reap(children <-chan os.Signal) {
 			if err != nil || pid <= 0 {
 				break
 			}
-			r := s.pids[pid]
-			if r == nil {
-				continue // an orphan that fell to process 1
+			if r := s.pids[pid]; r != nil {
+				s.bury(r, st)
+			} else if s.starting > 0 {
+				s.early[pid] = st // of a start that has not returned, or an orphan
 			}
-			delete(s.pids, pid)
-			delete(s.slots, r.slot)
-			m := control.Message{Kind: control.Exited, Slot: r.slot, Seq: r.seq, Code: -1}
-			if st.Exited() {
-				m.Code = st.ExitStatus()
-			} else if st.Signaled() {
-				m.Signal = int(st.Signal())
-			}
-			_ = s.conn.Send(m) // if the node is gone, serve ends too
 		}
 		s.mu.Unlock()
 	}

@@ -51,7 +51,9 @@ func newCgroups(node string) (*cgroups, error) {
 		}
 		return c, c.enable(dir)
 	}
-	for name, to := range map[string]*string{"memory": &c.memory, "pids": &c.pids, "cpuacct": &c.cpu} {
+	// Not pids: joining a group of a v1 hierarchy waits for the kernel's RCU,
+	// milliseconds each time, and the limit on a slot's own user bounds the same.
+	for name, to := range map[string]*string{"memory": &c.memory, "cpuacct": &c.cpu} {
 		if _, err := os.Stat(filepath.Join(cgroupRoot, name, "cgroup.procs")); err == nil {
 			*to = filepath.Join(cgroupRoot, name) + c.prefix
 			c.dirs = append(c.dirs, *to)

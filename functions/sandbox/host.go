@@ -188,9 +188,6 @@ func (h *Host) Warnings() []string {
 	if h.groups.memory == "" {
 		ws = append(ws, "memory limits are not enforced: the memory control group is off (on a Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and reboot)")
 	}
-	if h.groups.pids == "" {
-		ws = append(ws, "limits on processes count per user only: the pids control group is off")
-	}
 	return ws
 }
 

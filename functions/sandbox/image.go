@@ -15,10 +15,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-)
 
-// functionAnnotation of an image index holds the function's specification as JSON.
-const functionAnnotation = "org.edgefn.function"
+	"github.com/edgefn/edgefn/functions"
+)
 
 // maxManifest bounds a manifest or index that is read into memory.
 const maxManifest = 4 << 20
@@ -59,9 +58,9 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 	if err := readJSON(ctx, cs, desc, &index); err != nil {
 		return Image{}, err
 	}
-	fn := index.Annotations[functionAnnotation]
+	fn := index.Annotations[functions.ImageLabel]
 	if fn == "" {
-		return Image{}, fmt.Errorf("%w: its index has no annotation %s: build it with edgefn build", ErrBadImage, functionAnnotation)
+		return Image{}, fmt.Errorf("%w: its index has no annotation %s: build it with edgefn build", ErrBadImage, functions.ImageLabel)
 	}
 	img := Image{Digest: desc.Digest.String(), Function: []byte(fn)}
 	here := false

@@ -86,11 +86,13 @@ type Sandbox struct {
 	seq    uint64
 }
 
+// name is short, since the path of a socket has it: a function's own name may
+// be 63 bytes long.
 func (h *Host) name(function string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.count++
-	return fmt.Sprintf("%s-%d-%d", function, os.Getpid(), h.count)
+	return fmt.Sprintf("%.16s-%d-%d", function, os.Getpid(), h.count)
 }
 
 func hostIDs(id string) uint32 {

@@ -87,7 +87,8 @@ func afterForkInChild()
 const statusFD = 4
 
 // run clones with flags, and has the child run the calls, the last of which is
-// exec. It returns the child's process id once the exec took place.
+// exec. It returns the child's process id once the exec took place. The caller
+// reaps the child, also one of which run returned an error.
 func (cs *calls) run(flags uintptr) (int, error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -116,7 +117,6 @@ func (cs *calls) run(flags uintptr) (int, error) {
 	if n == 0 && err != nil { // closed by exec
 		return pid, nil
 	}
-	_, _ = unix.Wait4(pid, nil, 0, nil)
 	if n != len(got) {
 		return 0, errors.New("child ended before its program began")
 	}

@@ -51,7 +51,8 @@ var covered = []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/s
 
 // Start starts the program in a new cell and returns its process id, which is
 // process 1 of the cell: when it is reaped, nothing of the cell is left. The
-// caller reaps it and still owns the files.
+// caller reaps every child of its process and still owns the files. Start is
+// safe for concurrent use.
 func (f *Factory) Start(s Spec) (pid int, err error) {
 	cs := &calls{}
 	defer cs.release()
