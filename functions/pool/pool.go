@@ -139,6 +139,9 @@ func (p *Pool) step(ctx context.Context, wg *sync.WaitGroup) time.Duration {
 		min: sc.Min, max: sc.Max, waiting: waiting, spares: len(p.spares), starting: p.starting,
 		taken: sc.Max - len(p.free), peak: p.peaks.max(), idle: idle,
 	}
+	if p.cfg.Function.Isolation == functions.PerInstance {
+		d.again = p.busy
+	}
 	start, stop := plan(d)
 	for range stop {
 		w := p.spares[0]

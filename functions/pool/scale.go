@@ -15,12 +15,13 @@ type demand struct {
 	taken    int  // slots in use: spares, starting, busy and dying ones
 	peak     int  // most events at once lately
 	idle     bool // no event for the function's idle time
+	again    int  // busy instances that will take another event
 }
 
 // plan says how many instances to start and how many spares to let go:
 //
 //	wanted = waiting + keep;  keep = min if idle, else max(min, 1, peak)
-//	start  = wanted - spares - starting, within max - taken
+//	start  = wanted - spares - starting - again, within max - taken
 //	stop   = spares - keep, when idle
 //
 // A spare for each event of a burst means that the next burst of that size
@@ -30,7 +31,7 @@ func plan(d demand) (start, stop int) {
 	if !d.idle {
 		keep = max(d.min, 1, d.peak)
 	}
-	start = min(d.waiting+keep-d.spares-d.starting, d.max-d.taken)
+	start = min(d.waiting+keep-d.spares-d.starting-d.again, d.max-d.taken)
 	if start > 0 {
 		return start, 0
 	}

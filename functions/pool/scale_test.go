@@ -17,6 +17,7 @@ func TestPlan(t *testing.T) {
 		{"never over max", demand{max: 2, waiting: 5, taken: 1}, 1, 0},
 		{"all slots taken", demand{max: 2, waiting: 5, taken: 2}, 0, 0},
 		{"those that start count", demand{max: 8, waiting: 1, starting: 2, taken: 2, peak: 1}, 0, 0},
+		{"busy ones that serve again count", demand{max: 8, taken: 1, peak: 1, again: 1}, 0, 0},
 		{"idle: none is kept", demand{max: 8, spares: 3, taken: 3, peak: 3, idle: true}, 0, 3},
 		{"idle: min is kept", demand{min: 2, max: 8, spares: 3, taken: 3, idle: true}, 0, 1},
 		{"idle: min is made", demand{min: 2, max: 8, idle: true}, 2, 0},
