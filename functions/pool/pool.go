@@ -130,13 +130,10 @@ func (p *Pool) step(ctx context.Context, wg *sync.WaitGroup) time.Duration {
 	defer p.mu.Unlock()
 	p.peaks.roll(now)
 	sc := p.cfg.Function.Scale
+	// A check waits for a spare, which a function that is not idle has.
 	idle := now.Sub(p.lastEvent) >= sc.Idle && p.busy == 0 && len(p.checks) == 0
-	waiting := len(p.waiting)
-	if len(p.checks) > 0 {
-		waiting = max(waiting, 1)
-	}
 	d := demand{
-		min: sc.Min, max: sc.Max, waiting: waiting, spares: len(p.spares), starting: p.starting,
+		min: sc.Min, max: sc.Max, waiting: len(p.waiting), spares: len(p.spares), starting: p.starting,
 		taken: sc.Max - len(p.free), peak: p.peaks.max(), idle: idle,
 	}
 	if p.cfg.Function.Isolation == functions.PerInstance {
@@ -271,25 +268,47 @@ func (p *Pool) wake() {
 	}
 }
 
-// ready makes a worker a spare, or hands it the event that waits longest.
-func (p *Pool) ready(w *worker) {
+// started makes a worker whose handler is loaded a spare.
+func (p *Pool) started(w *worker) {
 	p.mu.Lock()
+	p.starting--
 	p.lastErr, p.failed, p.notBefore = nil, 0, time.Time{}
 	checks := p.checks
 	p.checks = nil
-	if len(p.waiting) > 0 {
-		r := p.waiting[0]
-		p.waiting = slices.Delete(p.waiting, 0, 1)
-		p.busy++
-		w.work <- r
-	} else {
-		p.spares = append(p.spares, w)
-	}
+	p.offer(w)
 	p.mu.Unlock()
 	for _, c := range checks {
 		c <- nil
 	}
 	p.wake()
+}
+
+// served accounts for an event that is done. A worker that serves again is a
+// spare from then on.
+func (p *Pool) served(w *worker, again bool) {
+	p.mu.Lock()
+	p.busy--
+	p.lastEvent = time.Now()
+	close(p.changed)
+	p.changed = make(chan struct{})
+	if again {
+		p.offer(w)
+	}
+	p.mu.Unlock()
+	p.wake()
+}
+
+// offer hands a worker the event that waits longest, or makes it a spare; p.mu
+// is held.
+func (p *Pool) offer(w *worker) {
+	if len(p.waiting) == 0 {
+		p.spares = append(p.spares, w)
+		return
+	}
+	r := p.waiting[0]
+	p.waiting = slices.Delete(p.waiting, 0, 1)
+	p.busy++
+	w.work <- r // has room: a worker that is offered has no event
 }
 
 // unspare takes a worker that died out of the spares. It reports false if the

@@ -71,10 +71,7 @@ func (w *worker) start(ctx context.Context) bool {
 		return false
 	}
 	w.readyAt = time.Now()
-	w.p.mu.Lock()
-	w.p.starting--
-	w.p.mu.Unlock()
-	w.p.ready(w)
+	w.p.started(w)
 	return true
 }
 
@@ -140,15 +137,9 @@ func (w *worker) serveOne(ctx context.Context) bool {
 	if again {
 		close(logged) // the SDK has flushed; what its reader still holds follows at once
 	}
-	w.p.mu.Lock()
-	w.p.busy--
-	w.p.lastEvent = time.Now()
-	close(w.p.changed)
-	w.p.changed = make(chan struct{})
-	w.p.mu.Unlock()
+	w.p.served(w, again) // before the answer, so that the caller's next event finds it
 	r.done <- a
 	if again {
-		w.p.ready(w)
 		return true
 	}
 	w.in.Kill()
