@@ -168,6 +168,12 @@ func searchable(dir string) error {
 // Import implements Sandboxes.
 func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (Image, error) {
 	img, err := h.Host.Import(ctx, r)
+	if errors.Is(err, sandbox.ErrNoSpace) {
+		return Image{}, &api.Error{
+			Err: fmt.Errorf("%w: %w", api.ErrFull, err), Message: err.Error(),
+			Hint: "make room: remove functions that are not needed, or free the disk",
+		}
+	}
 	if errors.Is(err, sandbox.ErrBadImage) {
 		return Image{}, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error(), Hint: "edgefn build makes images of functions"}
 	}

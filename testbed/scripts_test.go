@@ -81,6 +81,9 @@ func TestScripts(t *testing.T) {
 			"exits":      cmdExits,
 			"absent":     cmdAbsent,
 			"killpid":    cmdKillPid,
+			"tmpfs":      cmdTmpfs,
+			"background": cmdBackground,
+			"end":        cmdEnd,
 		},
 	})
 }
@@ -101,6 +104,7 @@ type machineKey struct{}
 type machine struct {
 	run     string
 	started map[string]*process
+	mounts  []string
 }
 
 type process struct {
@@ -114,6 +118,9 @@ func machineOf(ts *testscript.TestScript) *machine { return ts.Value(machineKey{
 func (m *machine) stop() {
 	for _, p := range m.started {
 		p.end(syscall.SIGTERM)
+	}
+	for _, dir := range m.mounts {
+		_ = syscall.Unmount(dir, syscall.MNT_DETACH)
 	}
 }
 
@@ -344,6 +351,29 @@ func cmdAbsent(ts *testscript.TestScript, _ bool, _ []string) {
 			ts.Fatalf("%s is left", m.run+f)
 		}
 	}
+}
+
+// background COMMAND...: runs a command until `end`
+func cmdBackground(ts *testscript.TestScript, _ bool, args []string) {
+	path := filepath.Join(strings.SplitN(ts.Getenv("PATH"), ":", 2)[0], args[0])
+	machineOf(ts).start(ts, "background", append([]string{path}, args[1:]...)...)
+}
+
+// end: ends what background started, in good order
+func cmdEnd(ts *testscript.TestScript, _ bool, _ []string) {
+	p := machineOf(ts).started["background"]
+	p.end(syscall.SIGTERM)
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		ts.Fatalf("it ended with %d:\n%s", code, machineOf(ts).output("background"))
+	}
+}
+
+// tmpfs DIR SIZE: a small disk of its own, gone with the script
+func cmdTmpfs(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.MkdirAll(args[0], 0o755))
+	ts.Check(syscall.Mount("tmpfs", args[0], "tmpfs", 0, "mode=755,size="+args[1]))
+	m := machineOf(ts)
+	m.mounts = append(m.mounts, args[0])
 }
 
 // killpid FILE: ends the process whose number is in a file that the node made

@@ -35,6 +35,8 @@ var (
 	ErrNoContainerd = errors.New("containerd is not available")
 	// ErrNoImage: the image of a version is not (any more) in containerd.
 	ErrNoImage = errors.New("image is not there")
+	// ErrNoSpace: containerd's disk is full.
+	ErrNoSpace = errors.New("disk of containerd is full")
 	// ErrBadImage: what was handed in is no image of a function.
 	ErrBadImage = errors.New("not an image of a function")
 )

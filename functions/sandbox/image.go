@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
@@ -15,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/edgefn/edgefn/functions"
 )
@@ -44,7 +46,7 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 	cs := h.client.ContentStore()
 	top, err := archive.ImportIndex(ctx, cs, r)
 	if err != nil {
-		return Image{}, fmt.Errorf("%w: %w", ErrBadImage, err)
+		return Image{}, importError(err)
 	}
 	var layout ocispec.Index
 	if err := readJSON(ctx, cs, top, &layout); err != nil {
@@ -76,13 +78,25 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 	}
 	handler := images.SetChildrenMappedLabels(cs, images.FilterPlatforms(images.ChildrenHandler(cs), platforms.All), images.ChildGCLabels)
 	if err := images.WalkNotEmpty(ctx, handler, desc); err != nil {
-		return Image{}, fmt.Errorf("%w: %w", ErrBadImage, err)
+		return Image{}, importError(err)
 	}
 	record := images.Image{Name: imageName(img.Digest), Target: desc}
 	if _, err := h.client.ImageService().Create(ctx, record); err != nil && !errdefs.IsAlreadyExists(err) {
 		return Image{}, fmt.Errorf("keep image: %w", err)
 	}
 	return img, nil
+}
+
+// importError says whose fault it is that an image cannot be kept. A full disk
+// comes over containerd's socket as text.
+func importError(err error) error {
+	switch {
+	case strings.Contains(err.Error(), unix.ENOSPC.Error()):
+		return fmt.Errorf("keep image: %w: %w", ErrNoSpace, err)
+	case errdefs.IsUnavailable(err):
+		return fmt.Errorf("keep image: %w: %w", ErrNoContainerd, err)
+	}
+	return fmt.Errorf("%w: %w", ErrBadImage, err)
 }
 
 func readJSON(ctx context.Context, cs content.Store, desc ocispec.Descriptor, v any) error {
