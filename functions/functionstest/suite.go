@@ -29,39 +29,14 @@ func Run(t *testing.T, h Harness, r functions.Runtime) {
 	t.Run("suite", func(t *testing.T) {
 		s := deploy(t, h, r, "suite")
 		for _, c := range cases {
-			t.Run(c.name, func(t *testing.T) {
-				if why := c.skip[r]; why != "" {
-					t.Skip(why)
-				}
-				c.run(t, s)
-			})
-		}
-	})
-	t.Run("instance", func(t *testing.T) {
-		if r == functions.Exec {
-			t.Skip("a program handles one event, whatever the isolation")
-		}
-		s := deploy(t, h, r, "instance")
-		for _, want := range []string{"1", "2", "3"} {
-			if got := string(s.ok(t, "count", nil).Result.Data); got != want {
-				t.Errorf("event is number %q of its process, want %s", got, want)
+			if c.skip[r] == "" {
+				t.Run(c.name, func(t *testing.T) { c.run(t, s) })
 			}
 		}
-		if out := s.invoke(t, "raise", nil); out.Failure == nil || out.Failure.Kind != functions.FailRaised {
-			t.Errorf("outcome %+v, want a failure", out)
-		}
-		if got := string(s.ok(t, "count", nil).Result.Data); got != "5" {
-			t.Errorf("event behind a failure is number %q of its process, want 5", got)
-		}
-		// What outlives its invocation cannot act for the next one.
-		s.ok(t, "late", nil)
-		if got := s.ok(t, "late-error", nil).Result.Data; !strings.Contains(string(got), "over") {
-			t.Errorf("a call after the handler returned gave %q, want an error that says that the invocation is over", got)
-		}
-		if got := h.State(t, s.f.Name); len(got) != 0 {
-			t.Errorf("state is %q, want none", got)
-		}
 	})
+	if r != functions.Exec { // a program handles one event, whatever the isolation
+		t.Run("instance", func(t *testing.T) { instance(t, h, r) })
+	}
 	t.Run("missing", func(t *testing.T) {
 		f := refused(t, h, r, "missing")
 		want := map[functions.Runtime][]string{
@@ -217,4 +192,29 @@ func decode[T any](t *testing.T, out Outcome) T {
 		t.Fatalf("result %q: %v", out.Result.Data, err)
 	}
 	return v
+}
+
+// instance checks what many events in one process may see of each other.
+func instance(t *testing.T, h Harness, r functions.Runtime) {
+	t.Helper()
+	s := deploy(t, h, r, "instance")
+	for _, want := range []string{"1", "2", "3"} {
+		if got := string(s.ok(t, "count", nil).Result.Data); got != want {
+			t.Errorf("event is number %q of its process, want %s", got, want)
+		}
+	}
+	if out := s.invoke(t, "raise", nil); out.Failure == nil || out.Failure.Kind != functions.FailRaised {
+		t.Errorf("outcome %+v, want a failure", out)
+	}
+	if got := string(s.ok(t, "count", nil).Result.Data); got != "5" {
+		t.Errorf("event behind a failure is number %q of its process, want 5", got)
+	}
+	// What outlives its invocation cannot act for the next one.
+	s.ok(t, "late", nil)
+	if got := s.ok(t, "late-error", nil).Result.Data; !strings.Contains(string(got), "over") {
+		t.Errorf("a call after the handler returned gave %q, want an error that says that the invocation is over", got)
+	}
+	if got := h.State(t, s.f.Name); len(got) != 0 {
+		t.Errorf("state is %q, want none", got)
+	}
 }
