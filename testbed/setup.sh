@@ -21,8 +21,8 @@ if [ "${1:-demo}" = test ]; then
 	need mosquitto mosquitto "a real broker that is not ours"
 	need node nodejs "the node runtime of the machine"
 	need npm npm "installs npm packages at build"
-	need ip iproute2 "network namespaces"
-	python3 -m pip --version >/dev/null 2>&1 || need pip3 python3-pip "installs python packages at build"
+	need jq jq "reads what -o json prints"
+	/usr/bin/python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 fi
 [ -z "$missing" ] && exit 0
 
