@@ -187,6 +187,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		err = fmt.Errorf("store: %w", storeErr(n.st))
 	}
 	n.drain(base, server)
+	n.outbox.flush(flushTime)
 	for _, t := range []*task{relay, ends, upkeep, book} {
 		t.stop()
 	}

@@ -357,7 +357,7 @@ func (o *outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 			}
 		}
 		if err != nil {
-			if failed++; failed == 1 {
+			if failed++; failed == 1 && ctx.Err() == nil {
 				log.Warn("messages wait in the outbox", logErr, err)
 			}
 			if sleep(ctx, sendPatience.wait(failed)) != nil {
@@ -367,6 +367,25 @@ func (o *outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 		if ctx.Err() != nil {
 			return
 		}
+	}
+}
+
+// flush waits until nothing waits to be sent, for limit at most, so that a stop
+// in good order cuts no sending short: what was sent and not yet deleted would
+// be sent again.
+func (o *outbox) flush(limit time.Duration) {
+	left := func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for _, q := range o.queues {
+			if q.count > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	for end := time.Now().Add(limit); left() && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -30,7 +30,7 @@ func (a *app) nodeCommand() *cobra.Command {
 		Short: "Run a node",
 		Long: "node runs this machine's node: it keeps functions in containerd, hears their triggers and\n" +
 			"answers commands on its control socket. It prints one line when it is ready. SIGTERM or\n" +
-			"an interrupt lets it finish what runs and end; a second one ends it at once. Several nodes\n" +
+			"an interrupt lets it finish what runs, for 10 seconds, and end; a second one ends it at once. Several nodes\n" +
 			"run on one machine when --name, --data, --run and --mqtt differ.",
 		Example: "  edgefn node\n" +
 			"  edgefn node --config /etc/edgefn/node.yaml\n" +

@@ -30,15 +30,11 @@ func serve() error {
 	if err != nil {
 		return fmt.Errorf("reach node: %w", err)
 	}
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
 	factory, err := cell.NewFactory()
 	if err != nil {
 		return err
 	}
-	s := &server{conn: control.NewConn(c), factory: factory, null: null, slots: map[int]*running{}, pids: map[int]*running{}, early: map[int]unix.WaitStatus{}}
+	s := &server{conn: control.NewConn(c), factory: factory, slots: map[int]*running{}, pids: map[int]*running{}, early: map[int]unix.WaitStatus{}}
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
 	go s.reap(children)
@@ -72,7 +68,6 @@ type running struct {
 type server struct {
 	conn    *control.Conn
 	factory *cell.Factory
-	null    *os.File
 	program *control.Program
 	path    string
 
@@ -153,15 +148,12 @@ func (s *server) reserve(m control.Message, files []*os.File) (*running, error) 
 // start starts the instance of a reserved slot and says so.
 func (s *server) start(r *running, files []*os.File) {
 	defer control.CloseAll(files)
-	p := s.program
-	pid, err := s.factory.Start(cell.Spec{
-		Path: s.path, Argv: p.Argv, Env: p.Env, Dir: p.Dir,
-		ID: p.FirstUID + r.slot, TmpBytes: p.TmpBytes, MaxFiles: p.MaxFiles, MaxProcs: p.MaxProcs, PrivateNet: p.PrivateNet,
-		Stdin: s.null, Socket: files[0], Stdout: files[1], Stderr: files[2], Cgroups: files[3:],
-	})
+	pid, err := s.startCell(r.slot, files)
 	answer := control.Message{Kind: control.Started, Slot: r.slot, Seq: r.seq}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	st, ended := s.early[pid]
+	delete(s.early, pid)
 	if err != nil {
 		delete(s.slots, r.slot)
 		answer.Error = err.Error()
@@ -173,12 +165,29 @@ func (s *server) start(r *running, files []*os.File) {
 		}
 	}
 	_ = s.conn.Send(answer) // if the node is gone, serve ends too
-	if st, ended := s.early[pid]; ended && err == nil {
+	if ended && err == nil {
 		s.bury(r, st)
 	}
 	if s.starting--; s.starting == 0 {
 		clear(s.early)
 	}
+}
+
+// startCell runs the program in a cell. The process id counts with an error too.
+func (s *server) startCell(slot int, files []*os.File) (int, error) {
+	// Opened anew for each: what one instance sets on its stdin (flags, locks,
+	// owners of signals) belongs to the open file.
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = null.Close() }()
+	p := s.program
+	return s.factory.Start(cell.Spec{
+		Path: s.path, Argv: p.Argv, Env: p.Env, Dir: p.Dir,
+		ID: p.FirstUID + slot, TmpBytes: p.TmpBytes, MaxFiles: p.MaxFiles, MaxProcs: p.MaxProcs, PrivateNet: p.PrivateNet,
+		Stdin: null, Socket: files[0], Stdout: files[1], Stderr: files[2], Cgroups: files[3:],
+	})
 }
 
 // bury frees the slot of an instance that ended and says so; s.mu is held.

@@ -209,6 +209,8 @@ func (w *worker) converse(r *request, deadline time.Time) (functions.Result, *fu
 	if err := w.conn.Write(wire.KindEvent, 1, body); err != nil {
 		return none, w.broken(err)
 	}
+	ctx, cancel := context.WithDeadline(r.ctx, deadline) // for the node's side of a call
+	defer cancel()
 	for {
 		f, err := w.conn.Read()
 		if err != nil {
@@ -220,7 +222,7 @@ func (w *worker) converse(r *request, deadline time.Time) (functions.Result, *fu
 				return none, pf
 			}
 		case wire.KindGet, wire.KindList, wire.KindPut, wire.KindDelete, wire.KindPublish, wire.KindInvoke:
-			if pf := w.call(r, f); pf != nil {
+			if pf := w.call(ctx, r, f); pf != nil {
 				return none, pf
 			}
 		case wire.KindResult:
@@ -254,13 +256,13 @@ func failureOf(f wire.Frame) *functions.Failure {
 	return &functions.Failure{Kind: kind, Message: b.Message, Detail: b.Detail}
 }
 
-func (w *worker) call(r *request, f wire.Frame) *functions.Failure {
+func (w *worker) call(ctx context.Context, r *request, f wire.Frame) *functions.Failure {
 	var c wire.Call
 	if err := f.Into(&c); err != nil {
 		return functions.Failf(functions.FailProtocol, "%v", err)
 	}
 	kind := wire.KindOK
-	reply, err := r.inv.Host.Call(r.ctx, f.Kind, c)
+	reply, err := r.inv.Host.Call(ctx, f.Kind, c)
 	if err != nil {
 		kind, reply = wire.KindError, wire.Reply{Message: err.Error()}
 	}
@@ -341,6 +343,10 @@ func (w *worker) bury(ctx context.Context, served bool) {
 		w.p.lost(ctx, w.sandbox)
 	}
 	_ = w.in.Socket().Close()
+	// All that it wrote is in its pipes by now. Somebody else who holds the
+	// other end must not hold the slot.
+	end := time.Now().Add(time.Second)
+	_, _ = w.in.Stdout().SetReadDeadline(end), w.in.Stderr().SetReadDeadline(end)
 	w.output.Wait()
 	w.release(served || !w.readyAt.IsZero())
 }

@@ -292,7 +292,6 @@ func (s *Sandbox) greet(ctx context.Context, l *net.UnixListener, p *control.Pro
 
 // receive reads what init says until it is gone.
 func (s *Sandbox) receive() {
-	defer close(s.done)
 	for {
 		m, files, err := s.conn.Recv()
 		if err != nil {
@@ -325,13 +324,18 @@ func (s *Sandbox) receive() {
 	s.mu.Lock()
 	left := slices.Collect(maps.Values(s.slots))
 	clear(s.slots)
+	exits := make([]pool.Exit, len(left))
+	for i, in := range left {
+		exits[i] = pool.Exit{Code: -1, Signal: 9, OOM: in.group.oomed()}
+	}
 	s.mu.Unlock()
-	for _, in := range left {
+	close(s.done) // before the ends of instances, whose cause it is
+	for i, in := range left {
 		select {
 		case in.started <- errors.New("sandbox is gone"):
 		default:
 		}
-		in.end(pool.Exit{Code: -1, Signal: 9, OOM: in.group.oomed()})
+		in.end(exits[i])
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -245,6 +246,28 @@ func TestSandbox(t *testing.T) {
 			}
 		}
 	})
+	t.Run("nothing is left on what is shared", func(t *testing.T) {
+		for range 3 {
+			got, _, err := p.do(t, "mark", "")
+			must(t, err)
+			if utime, _ := got["utime"].(string); !strings.Contains(utime, "read-only") {
+				t.Errorf("setting the times of /dev/null: %v, want read-only file system", got["utime"])
+			}
+			got, _, err = p.do(t, "marks", "")
+			must(t, err)
+			if got["flags"] != float64(0) {
+				t.Errorf("a later event saw flags %v on its stdin", got["flags"])
+			}
+		}
+		null, err := os.Open(os.DevNull)
+		must(t, err)
+		defer null.Close()
+		for end := time.Now().Add(10 * time.Second); syscall.Flock(int(null.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("a lock on /dev/null has outlived its event")
+			}
+		}
+	})
 	t.Run("secrets", func(t *testing.T) {
 		got, _, err := p.do(t, "read", "/run/secrets/db")
 		must(t, err)
@@ -352,4 +375,17 @@ func TestConnectGrant(t *testing.T) {
 	if _, _, err := p.do(t, "dial", "127.0.0.1:22"); err == nil {
 		t.Error("a connection that is not granted was made")
 	}
+
+	// Instances share the network namespace then; abstract sockets are not in common.
+	listening := make(chan error, 1)
+	go func() {
+		_, err := p.Invoke(t.Context(), pool.Invocation{ID: "l", Attempt: 1, Event: functions.Event{ID: "l", Data: []byte(`{"do":"listen"}`)}, Host: noHost{}})
+		listening <- err
+	}()
+	for range 10 {
+		if _, _, err := p.do(t, "meet", ""); err == nil {
+			t.Fatal("one event reached an abstract socket of another")
+		}
+	}
+	must(t, <-listening)
 }

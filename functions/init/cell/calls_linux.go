@@ -87,8 +87,8 @@ func afterForkInChild()
 const statusFD = 4
 
 // run clones with flags, and has the child run the calls, the last of which is
-// exec. It returns the child's process id once the exec took place. The caller
-// reaps the child, also one of which run returned an error.
+// exec. It returns the child's process id once the exec took place, or with an
+// error if the child came into being and failed. The caller reaps the child.
 func (cs *calls) run(flags uintptr) (int, error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -118,14 +118,14 @@ func (cs *calls) run(flags uintptr) (int, error) {
 		return pid, nil
 	}
 	if n != len(got) {
-		return 0, errors.New("child ended before its program began")
+		return pid, errors.New("child ended before its program began")
 	}
 	i := int(binary.NativeEndian.Uint32(got[:4])) - (len(list) - len(cs.list))
 	name := "set up status pipe"
 	if i >= 0 && i < len(cs.names) {
 		name = cs.names[i]
 	}
-	return 0, fmt.Errorf("%s: %w", name, syscall.Errno(binary.NativeEndian.Uint32(got[4:])))
+	return pid, fmt.Errorf("%s: %w", name, syscall.Errno(binary.NativeEndian.Uint32(got[4:])))
 }
 
 // cloneAndRun must not grow the stack, allocate or be instrumented: in the

@@ -49,6 +49,9 @@ func NewFactory() (*Factory, error) {
 // needs to know; each is covered with /dev/null.
 var covered = []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms", "/proc/kpagecount"}
 
+// devices are those that a sandbox's /dev has, each the host's own node.
+var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
+
 // Start starts the program in a new cell and returns its process id, which is
 // process 1 of the cell: when it is reaped, nothing of the cell is left. The
 // caller reaps every child of its process and still owns the files. Start is
@@ -109,6 +112,7 @@ func (f *Factory) Start(s Spec) (pid int, err error) {
 	cs.do("set group", sysSetresgid, id, id, id)
 	cs.do("set user", sysSetresuid, id, id, id)
 	cs.do("forbid new privileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
+	scope(cs)
 	prog := &unix.SockFprog{Len: uint16(len(f.filter)), Filter: &f.filter[0]}
 	cs.pins.Pin(prog.Filter)
 	cs.do("load seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, cs.ptr(unsafe.Pointer(prog), prog))
@@ -127,9 +131,27 @@ func (f *Factory) mounts(cs *calls, s Spec) {
 	proc := cs.str("proc")
 	cs.do("mount /proc", unix.SYS_MOUNT, proc, cs.str("/proc"), proc, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC)
 	null := cs.str("/dev/null")
+	for _, dev := range devices {
+		// Reading and writing a device does not need its inode to be writable;
+		// its times are the host's and would outlive the event.
+		cs.try("make "+dev+" read-only", unix.SYS_MOUNT, none, cs.str(dev), 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC)
+	}
 	for _, file := range covered {
 		cs.try("cover "+file, unix.SYS_MOUNT, null, cs.str(file), 0, unix.MS_BIND)
 	}
+}
+
+// scope keeps the cell from abstract sockets and processes outside of it, where
+// the kernel can (Landlock ABI 6, Linux 6.12): instances that share a network
+// namespace would meet there. landlock(7)
+func scope(cs *calls) {
+	const abstractSockets, signals = 1 << 0, 1 << 1
+	attr := &struct{ fs, net, scoped uint64 }{scoped: abstractSockets | signals}
+	cs.add("make scope", call{
+		trap: unix.SYS_LANDLOCK_CREATE_RULESET, args: [6]uintptr{cs.ptr(unsafe.Pointer(attr), attr), unsafe.Sizeof(*attr)},
+		optional: true, keep: true,
+	})
+	cs.add("enter scope", call{trap: unix.SYS_LANDLOCK_RESTRICT_SELF, optional: true, useKept: true})
 }
 
 func loopbackUp(cs *calls) {

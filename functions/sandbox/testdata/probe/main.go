@@ -68,6 +68,28 @@ func do(o order, out map[string]any) error {
 		check(cmd.Start())
 		_, err := unix.SysvShmGet(4711, 4096, unix.IPC_CREAT|0o600)
 		out["shm"] = fmt.Sprint(err)
+	case "mark": // the open file of stdin, and the host's device behind it
+		_, err := unix.FcntlInt(0, unix.F_SETFL, unix.O_APPEND|unix.O_NONBLOCK)
+		check(err)
+		_ = unix.Flock(0, unix.LOCK_EX|unix.LOCK_NB) // another event may hold it while it lives
+		out["utime"] = fmt.Sprint(os.Chtimes("/dev/null", time.Unix(1, 0), time.Unix(1, 0)))
+	case "marks":
+		flags, err := unix.FcntlInt(0, unix.F_GETFL, 0)
+		check(err)
+		out["flags"] = flags & (unix.O_APPEND | unix.O_NONBLOCK)
+	case "listen": // an abstract socket, for a while
+		l, err := net.Listen("unix", "@leak")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		time.Sleep(500 * time.Millisecond)
+	case "meet":
+		c, err := net.Dial("unix", "@leak")
+		if err != nil {
+			return err
+		}
+		_ = c.Close()
 	case "sleep":
 		d, err := time.ParseDuration(o.Arg)
 		check(err)
