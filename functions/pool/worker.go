@@ -168,7 +168,7 @@ func (w *worker) handle(ctx context.Context, r *request) (answer, bool) {
 	_ = w.in.Socket().SetDeadline(deadline)
 	interrupt := func() { _ = w.in.Socket().SetDeadline(time.Unix(1, 0)) }
 	stop1, stop2 := context.AfterFunc(ctx, interrupt), context.AfterFunc(r.ctx, interrupt) //nolint:contextcheck // two that may each end it
-	res, fail := w.converse(r, deadline) //nolint:contextcheck // the event has a context of its own
+	res, fail := w.converse(r, deadline)                                                   //nolint:contextcheck // the event has a context of its own
 	stop1()
 	stop2()
 	usage := functions.Usage{Wall: time.Since(begin), Cold: w.readyAt.After(r.arrived)}
