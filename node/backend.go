@@ -36,8 +36,13 @@ func (n *Node) info(d *deployment) api.FunctionInfo {
 	starting := d.starting != nil
 	d.mu.Unlock()
 	for _, t := range fn.Triggers {
-		if t.MQTT != nil {
+		switch {
+		case t.MQTT != nil:
 			i.Triggers = append(i.Triggers, fmt.Sprintf("mqtt %s %s", brokerName(t.MQTT.Broker), t.MQTT.Topic))
+		case t.GPIO != nil:
+			i.Triggers = append(i.Triggers, fmt.Sprintf("gpio %s %s", t.GPIO.Line, t.GPIO.Edge))
+		case t.Sensor != nil:
+			i.Triggers = append(i.Triggers, fmt.Sprintf("sensor %s %v", t.Sensor.Device, t.Sensor.Every))
 		}
 	}
 	var s pool.Stats

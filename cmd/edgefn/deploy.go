@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,5 +80,16 @@ func (a *app) deploy(ctx context.Context, dir string, archs []string, wait time.
 	d, err = c.Deploy(ctx, pr, api.DeployOptions{Wait: wait}, func(s api.Progress) { p.step(stepText(s)) })
 	_ = pr.Close() // never fails; the writer ends if the node did not read it all
 	<-sent
-	return d, err
+	return d, located(dir, err)
+}
+
+// located shows what a node does not take of a function at its place in the
+// manifest.
+func located(dir string, err error) error {
+	faults := api.Faults(err)
+	if len(faults) == 0 {
+		return err
+	}
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	return &api.Error{Err: err, Message: first + "\n" + manifest.Locate(dir, faults).Error()}
 }

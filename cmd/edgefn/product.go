@@ -47,6 +47,11 @@ func (product) Scaffold(dir, name string, rt functions.Runtime) error {
 	return cross.Scaffold(dir, name, rt)
 }
 
+// Safe implements tools.
+func (product) Safe(ctx context.Context, cfg node.Config) ([]string, error) {
+	return node.Safe(ctx, &cfg)
+}
+
 // RunNode implements tools.
 func (product) RunNode(ctx context.Context, cfg node.Config) error {
 	n, err := node.New(cfg)

@@ -18,6 +18,9 @@ type tools interface {
 	Scaffold(dir, name string, rt functions.Runtime) error
 	// RunNode runs a node until ctx is done.
 	RunNode(ctx context.Context, cfg node.Config) error
+	// Safe puts every output of a config to its safe value and returns the names
+	// of those that are.
+	Safe(ctx context.Context, cfg node.Config) ([]string, error)
 }
 
 // image is a built function.

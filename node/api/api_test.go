@@ -45,6 +45,10 @@ func backend() *apitest.Backend {
 			{ID: "02", Function: "fan", Cut: true},
 		},
 		Node: api.Status{Node: "gw1", Ready: true, Runtimes: map[string]string{"python": "3.11.2"}},
+		Hard: api.Devices{
+			Devices: []api.Device{{Name: "relay", Kind: "line", What: "out", Value: "off", Holders: []api.Holder{{Function: "fan", Command: new(bool)}}, Listeners: []string{}}},
+			Found:   []api.FoundDevice{{Kind: "i2c", Name: "i2c-1"}},
+		},
 	}
 }
 
@@ -97,6 +101,14 @@ func conformance(t *testing.T, b api.Backend) {
 	same(t, "Describe", d, want.Details["fan"], err)
 	st, err := b.Status(ctx)
 	same(t, "Status", st, want.Node, err)
+	hard, err := b.Devices(ctx)
+	same(t, "Devices", hard, want.Hard, err)
+	if err := b.Simulate(ctx, "relay", "off"); err != nil {
+		t.Fatalf("Simulate: %v", err)
+	}
+	if err := b.Simulate(ctx, "lamp", "on"); !errors.Is(err, api.ErrNotFound) {
+		t.Fatalf("Simulate of what is not there: %v", err)
+	}
 	us, err := b.Usage(ctx, "")
 	same(t, "Usage", us, []api.Usage{want.Details["fan"].Usage}, err)
 

@@ -76,6 +76,8 @@ func NewServer(b Backend, o Options) http.Handler {
 		"GET /v1":                                    s.hello,
 		"GET /v1/status":                             s.status,
 		"GET /v1/usage":                              s.usage,
+		"GET /v1/devices":                            s.devices,
+		"POST /v1/devices/{name}/simulate":           s.simulate,
 		"GET /v1/functions":                          s.functions,
 		"POST /v1/functions":                         s.deploy,
 		"GET /v1/functions/{name}":                   s.describe,
@@ -263,6 +265,23 @@ func (s *server) hello(w http.ResponseWriter, _ *http.Request) error {
 func (s *server) status(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.b.Status(r.Context())
 	return reply(w, v, err)
+}
+
+func (s *server) devices(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.Devices(r.Context())
+	return reply(w, v, err)
+}
+
+func (s *server) simulate(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "what")
+	if err != nil {
+		return err
+	}
+	name, what := r.PathValue("name"), q.Get("what")
+	if err := errors.Join(checkDevice(name), checkText("simulation", what, maxID)); err != nil {
+		return err
+	}
+	return empty(w, s.b.Simulate(r.Context(), name, what))
 }
 
 func (s *server) usage(w http.ResponseWriter, r *http.Request) error {

@@ -53,6 +53,11 @@ type Backend interface {
 
 	Usage(ctx context.Context, name string) ([]Usage, error)
 	Status(ctx context.Context) (Status, error)
+
+	Devices(ctx context.Context) (Devices, error)
+	// Simulate changes what a simulated device says: on, off, QUANTITY=VALUE,
+	// fault or ok.
+	Simulate(ctx context.Context, name, what string) error
 }
 
 // DeployOptions of a deploy.
@@ -238,4 +243,44 @@ type Problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 	Hint   string `json:"hint,omitempty"`
+
+	Faults []functions.Fault `json:"faults,omitempty"` // of a function that was refused
+}
+
+// Devices is what `edgefn devices` shows.
+type Devices struct {
+	Devices []Device      `json:"devices"` // of the node's config
+	Found   []FoundDevice `json:"found"`   // what the system offers, configured or not
+}
+
+// Device is a device of the node's config.
+type Device struct {
+	Name      string    `json:"name"`
+	Kind      string    `json:"kind"`  // "line", "sensor"
+	What      string    `json:"what"`  // "in", "out", or the sensor's type
+	Where     string    `json:"where"` // "gpiochip:pinctrl-bcm2711/17", "i2c-1 0x76"
+	State     string    `json:"state"` // "ok", "fault"
+	Value     string    `json:"value"` // "on", "off", a reading; empty: none yet
+	Time      time.Time `json:"time,omitzero"`
+	Error     string    `json:"error,omitempty"` // the last one, while it does not work
+	Lost      uint64    `json:"lost,omitempty"`  // edges lost since it was opened
+	Holders   []Holder  `json:"holders"`         // functions that may drive it, the first wins
+	Listeners []string  `json:"listeners"`       // functions that it triggers
+}
+
+// Holder is a function that may drive an output.
+type Holder struct {
+	Function string `json:"function"`
+	Priority int    `json:"priority,omitempty"` // 1, the highest, to 16; 0: alone
+	Command  *bool  `json:"command"`            // null: it commands nothing
+}
+
+// FoundDevice is something that the system offers.
+type FoundDevice struct {
+	Kind   string `json:"kind"` // "line", "i2c", "spi", "1-wire"
+	Name   string `json:"name"` // as the node's config would name it
+	What   string `json:"what"`
+	UsedBy string `json:"used_by,omitempty"` // its consumer; empty: free
+	Config string `json:"config,omitempty"`  // a line to paste below devices:
+	Device string `json:"device,omitempty"`  // the name that the config gives it
 }

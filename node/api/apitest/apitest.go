@@ -25,6 +25,7 @@ type Backend struct {
 	Lines   []api.LogLine
 	Letters []api.DeadLetter
 	Node    api.Status
+	Hard    api.Devices
 
 	// Fail makes the methods named here fail.
 	Fail map[string]error
@@ -353,4 +354,27 @@ func (b *Backend) Status(ctx context.Context) (api.Status, error) {
 	unlock, err := b.begin("Status", "")
 	defer unlock()
 	return b.Node, err
+}
+
+// Devices implements api.Backend.
+func (b *Backend) Devices(context.Context) (api.Devices, error) {
+	unlock, err := b.begin("Devices", "")
+	defer unlock()
+	return b.Hard, err
+}
+
+// Simulate implements api.Backend. The device's value becomes what is asked for.
+func (b *Backend) Simulate(_ context.Context, name, what string) error {
+	unlock, err := b.begin("Simulate", "")
+	defer unlock()
+	if err != nil {
+		return err
+	}
+	for i := range b.Hard.Devices {
+		if d := &b.Hard.Devices[i]; d.Name == name {
+			d.Value = what
+			return nil
+		}
+	}
+	return fmt.Errorf("device %q: %w", name, api.ErrNotFound)
 }
