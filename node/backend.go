@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 
@@ -292,7 +291,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	n.mu.RLock()
 	s := api.Status{
 		Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.ready, Started: n.started, Functions: len(n.functions),
-		Platform: runtime.GOOS + "/" + runtime.GOARCH, Runtimes: map[string]string{}, Brokers: map[string]api.ComponentStatus{},
+		Platform: n.boxes.Platform(), Runtimes: map[string]string{}, Brokers: map[string]api.ComponentStatus{},
 	}
 	n.mu.RUnlock()
 	s.Containerd = n.boxes.Status(ctx)

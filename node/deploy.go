@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,16 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
 )
+
+// Missing implements api.Backend.
+func (n *Node) Missing(ctx context.Context, version string, blobs []string) ([]string, error) {
+	done, err := n.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return n.boxes.Missing(ctx, version, blobs)
+}
 
 // Deploy implements api.Backend.
 func (n *Node) Deploy(ctx context.Context, image io.Reader, o api.DeployOptions, progress func(api.Progress)) (api.Deployed, error) {
@@ -43,7 +52,7 @@ func (n *Node) Deploy(ctx context.Context, image io.Reader, o api.DeployOptions,
 	if d, ok := n.lookup(fn.Name); ok && d.spec().Version == img.Digest && d.serving() {
 		return api.Deployed{Name: fn.Name, Version: img.Digest, Unchanged: true, Nodes: []string{n.cfg.Name}, Warnings: n.warnings(fn)}, nil
 	}
-	if err := n.admit(fn, img.Platforms); err != nil {
+	if err := n.admit(fn); err != nil {
 		n.discard(ctx, img.Digest)
 		return api.Deployed{}, err
 	}
@@ -85,7 +94,7 @@ func (n *Node) Rollback(ctx context.Context, name, to string, progress func(api.
 			Err: api.ErrRefused, Message: fmt.Sprintf("the image of version %s of function %q is not there", target.Version, name), Hint: "deploy it again from its source",
 		})
 	}
-	if err := n.admit(&target.Function, nil); err != nil {
+	if err := n.admit(&target.Function); err != nil {
 		return api.Deployed{}, err
 	}
 	return n.install(ctx, &target.Function, target.Version, installing{}, progress)
@@ -142,14 +151,10 @@ func faultLines(faults []functions.Fault) string {
 
 // admit checks that this node can serve a function, and says everything that
 // keeps it from that.
-func (n *Node) admit(fn *functions.Function, platforms []string) error {
+func (n *Node) admit(fn *functions.Function) error {
 	var faults []functions.Fault
 	fault := func(field, format string, args ...any) {
 		faults = append(faults, functions.Fault{Field: field, Message: fmt.Sprintf(format, args...)})
-	}
-	mine := "linux/" + runtime.GOARCH
-	if len(platforms) > 0 && !slices.ContainsFunc(platforms, func(p string) bool { return p == mine || strings.HasPrefix(p, mine+"/") }) {
-		fault("", "the image is for %s, this node is %s: build it with --arch %s", strings.Join(platforms, ", "), mine, runtime.GOARCH)
 	}
 	if fn.Image == "" && (fn.Runtime == functions.Python || fn.Runtime == functions.Node) {
 		have, ok := n.runtimes[fn.Runtime]

@@ -266,6 +266,20 @@ func (s fakeSandboxes) Import(_ context.Context, r io.Reader) (node.Image, error
 	return img, nil
 }
 
+func (s fakeSandboxes) Platform() string { return "linux/arm/v7" }
+
+func (s fakeSandboxes) Missing(_ context.Context, _ string, blobs []string) ([]string, error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	var missing []string
+	for _, d := range blobs {
+		if _, ok := s.w.images[d]; !ok {
+			missing = append(missing, d)
+		}
+	}
+	return missing, nil
+}
+
 func (s fakeSandboxes) Has(_ context.Context, version string) (bool, error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()

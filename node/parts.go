@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/edgefn/edgefn/cluster/store"
@@ -174,6 +175,12 @@ func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (Image, error) {
 			Err: fmt.Errorf("%w: %w", api.ErrFull, err), Message: err.Error(),
 			Hint: "make room: remove functions that are not needed, or free the disk",
 		}
+	}
+	if errors.Is(err, sandbox.ErrIncomplete) {
+		return Image{}, &api.Error{Err: errors.Join(api.ErrIncomplete, err), Message: err.Error(), Hint: "deploy it again: what is missing is then sent"}
+	}
+	if errors.Is(err, sandbox.ErrPlatform) {
+		return Image{}, &api.Error{Err: errors.Join(api.ErrRefused, err), Message: err.Error(), Hint: "name this node's platform too: --arch " + strings.TrimPrefix(h.Platform(), "linux/")}
 	}
 	if errors.Is(err, sandbox.ErrBadImage) {
 		return Image{}, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error(), Hint: "edgefn build makes images of functions"}

@@ -27,16 +27,21 @@ type Pool interface {
 
 // Image is an imported version of a function.
 type Image struct {
-	Digest    string // of the image index: the version's name
-	Function  []byte // JSON of functions.Function, from the image's label
-	Platforms []string
+	Digest   string // of the image index: the version's name
+	Function []byte // JSON of functions.Function, from the image's label
 }
 
 // Sandboxes keeps images and brings sandboxes up: *sandbox.Host.
 type Sandboxes interface {
 	// Run keeps containerd going until ctx is done.
 	Run(ctx context.Context) error
-	// Import reads a tar of an OCI layout. Importing an image again is no error.
+	// Platform is what this machine runs, such as linux/amd64 or linux/arm/v7.
+	Platform() string
+	// Missing returns which blobs are not there, and keeps the others for some
+	// minutes, for the version to be imported without them.
+	Missing(ctx context.Context, version string, blobs []string) ([]string, error)
+	// Import reads a tar of an OCI layout; blobs that are there may be left out
+	// of it. Importing an image again is no error.
 	Import(ctx context.Context, r io.Reader) (Image, error)
 	// Has reports whether the image of a version is there.
 	Has(ctx context.Context, version string) (bool, error)

@@ -209,7 +209,7 @@ func TestDead(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	s := open(t, backend())
-	s.run("remove", "fan").want(t, 0, "removed fan: 2 versions, 2 triggers, 2 dead letters\n", "")
+	s.run("remove", "fan").want(t, 0, "removed fan: 2 versions, 4 triggers, 2 dead letters\n", "")
 	s.run("remove", "fan").want(t, 4, "", "not found")
 	b := backend()
 	b.Fail = map[string]error{"Describe": errors.New("spec is broken")}

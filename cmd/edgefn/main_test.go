@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/edgefn/edgefn/cross"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
@@ -58,6 +59,9 @@ func (f *fakeTools) Safe(ctx context.Context, cfg node.Config) ([]string, error)
 	return f.safe(ctx, cfg)
 }
 
+// fakeDigest is a digest of one digit.
+func fakeDigest(digit byte) string { return "sha256:" + strings.Repeat(string(digit), 64) }
+
 // fakeImage is an image of n bytes.
 type fakeImage struct {
 	n      int64
@@ -70,7 +74,25 @@ func (i *fakeImage) Close() error {
 	return nil
 }
 
-func (i *fakeImage) Digest() string { return "sha256:feed" }
+func (i *fakeImage) Digest() string { return fakeDigest('f') }
+
+// Blobs has a large one, and a small one.
+func (i *fakeImage) Blobs() []cross.Blob {
+	return []cross.Blob{{Digest: fakeDigest('a'), Size: i.n - 10}, {Digest: fakeDigest('b'), Size: 10}}
+}
+
+func (i *fakeImage) WriteTarWithout(w io.Writer, there map[string]bool) error {
+	n := int64(0)
+	for _, b := range i.Blobs() {
+		if !there[b.Digest] {
+			n += b.Size
+		}
+	}
+	if _, err := io.CopyN(w, strings.NewReader(strings.Repeat("t", int(n))), n); err != nil {
+		return err
+	}
+	return i.err
+}
 
 func (i *fakeImage) WriteLayout(dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -80,10 +102,7 @@ func (i *fakeImage) WriteLayout(dir string) error {
 }
 
 func (i *fakeImage) WriteTar(w io.Writer) error {
-	if _, err := io.CopyN(w, strings.NewReader(strings.Repeat("t", int(i.n))), i.n); err != nil {
-		return err
-	}
-	return i.err
+	return i.WriteTarWithout(w, nil)
 }
 
 // buffer is a bytes.Buffer for several goroutines.

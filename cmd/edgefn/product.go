@@ -26,7 +26,7 @@ func (product) Build(ctx context.Context, dir string, platforms []string, step f
 	for _, s := range platforms {
 		p, err := cross.ParsePlatform(s)
 		if err != nil {
-			return nil, &usageError{text: err.Error(), hint: "--arch names the platforms", err: err}
+			return nil, archError(err)
 		}
 		if !slices.Contains(ps, p) {
 			ps = append(ps, p)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/edgefn/edgefn/cross"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node"
 )
@@ -31,4 +32,8 @@ type image interface {
 	Digest() string
 	WriteLayout(dir string) error
 	WriteTar(w io.Writer) error
+	// Blobs are what it is made of; WriteTarWithout leaves out those of which
+	// the digest is in there.
+	Blobs() []cross.Blob
+	WriteTarWithout(w io.Writer, there map[string]bool) error
 }

@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,7 @@ func backend() *apitest.Backend {
 			Devices: []api.Device{{Name: "relay", Kind: "line", What: "out", Value: "off", Holders: []api.Holder{{Function: "fan", Command: new(bool)}}, Listeners: []string{}}},
 			Found:   []api.FoundDevice{{Kind: "i2c", Name: "i2c-1"}},
 		},
+		Blobs: []string{digestOf("there")},
 	}
 }
 
@@ -114,6 +116,14 @@ func conformance(t *testing.T, b api.Backend) {
 
 	in, err := b.Invoke(ctx, "fan", api.InvokeRequest{ID: "x", Data: []byte{0, 1, 255}, DataContentType: "a/b"})
 	same(t, "Invoke", in, api.Invoked{ID: "x", Invocation: "i1", Data: []byte{0, 1, 255}, DataContentType: "a/b"}, err)
+
+	version, there, gone := digestOf("version"), digestOf("there"), digestOf("gone")
+	ms, err := b.Missing(ctx, version, []string{there, gone})
+	same(t, "Missing", ms, []string{gone}, err)
+	ms, err = b.Missing(ctx, version, []string{there})
+	if err != nil || len(ms) != 0 {
+		t.Fatalf("Missing when all are there: %v %v", ms, err)
+	}
 
 	var steps []api.Progress
 	dep, err := b.Deploy(ctx, strings.NewReader("tar"), api.DeployOptions{Wait: time.Second}, func(p api.Progress) { steps = append(steps, p) })
@@ -182,10 +192,13 @@ func conformance(t *testing.T, b api.Backend) {
 	}
 }
 
+// digestOf is the digest of s.
+func digestOf(s string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s))) }
+
 // Every error comes out of the client as it went into the server.
 func TestErrors(t *testing.T) {
 	for _, want := range []error{
-		api.ErrNotFound, api.ErrInvalid, api.ErrRefused, api.ErrTimeout, api.ErrOverloaded, api.ErrStopping, api.ErrFull,
+		api.ErrNotFound, api.ErrInvalid, api.ErrRefused, api.ErrTimeout, api.ErrOverloaded, api.ErrStopping, api.ErrFull, api.ErrIncomplete,
 	} {
 		for _, streamed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v/%v", want, streamed), func(t *testing.T) {

@@ -63,6 +63,7 @@ var kinds = []kind{
 	{ErrOverloaded, "urn:edgefn:overloaded", "Overloaded", http.StatusTooManyRequests},
 	{ErrStopping, "urn:edgefn:stopping", "Node is stopping", http.StatusServiceUnavailable},
 	{ErrFull, "urn:edgefn:full", "No space", http.StatusInsufficientStorage},
+	{ErrIncomplete, "urn:edgefn:incomplete", "Image is not complete", http.StatusConflict},
 	{errTooLarge, "urn:edgefn:too-large", "Too large", http.StatusRequestEntityTooLarge},
 	{errNoRoute, "urn:edgefn:no-route", "No such resource", http.StatusNotFound},
 	{errMethod, "urn:edgefn:method", "Method not allowed", http.StatusMethodNotAllowed},

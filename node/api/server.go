@@ -95,6 +95,7 @@ func NewServer(b Backend, o Options) http.Handler {
 		"GET /v1/functions/{name}/dead/{id}":         s.deadShow,
 		"DELETE /v1/functions/{name}/dead/{id}":      s.deadDelete,
 		"POST /v1/functions/{name}/dead/{id}/retry":  s.deadRetry,
+		"POST /v1/versions/{version}/missing":        s.missing,
 	} {
 		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if err := h(w, r); err != nil {
@@ -257,6 +258,19 @@ func bodyErr(err error, what string) error {
 	return fmt.Errorf("read %s: %v: %w", what, err, ErrInvalid) //nolint:errorlint // ErrInvalid classifies it
 }
 
+// decode reads the one JSON object that a request's body is.
+func decode(r *http.Request, v any, what string) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return bodyErr(err, what)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s has something behind its JSON object: %w", what, ErrInvalid)
+	}
+	return nil
+}
+
 // hello says that a node is here.
 func (s *server) hello(w http.ResponseWriter, _ *http.Request) error {
 	return reply(w, map[string]string{"api": Version}, nil)
@@ -335,13 +349,8 @@ func (s *server) invoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var req InvokeRequest
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&req); err != nil {
-		return bodyErr(err, "the event")
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("the event has something behind its JSON object: %w", ErrInvalid)
+	if err := decode(r, &req, "the event"); err != nil {
+		return err
 	}
 	if req.Wait < 0 {
 		return fmt.Errorf("wait is %v, it cannot be negative: %w", req.Wait, ErrInvalid)

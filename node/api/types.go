@@ -20,14 +20,20 @@ var (
 	ErrOverloaded = errors.New("overloaded")            // 429, exit 1
 	ErrStopping   = errors.New("node is stopping")      // 503, exit 1
 	ErrFull       = errors.New("no space")              // 507, exit 1
+	ErrIncomplete = errors.New("image is not complete") // 409, exit 1: it lacks blobs that the node has not (any more)
 	ErrUnreach    = errors.New("node is not reachable") // client only, exit 6
 )
 
 // Backend is what the server serves: the node.
 type Backend interface {
-	// Deploy takes a tar of an OCI layout, checks and activates it, and returns
-	// when the new version serves and the old one has drained. progress is
-	// called for each step.
+	// Missing returns which blobs of a version, named by their digests, the node
+	// does not have. It keeps the others for some minutes, so that a Deploy of
+	// that version can leave them out.
+	Missing(ctx context.Context, version string, blobs []string) ([]string, error)
+	// Deploy takes a tar of an OCI layout, which may lack blobs that the node
+	// has, checks and activates it, and returns when the new version serves and
+	// the old one has drained. progress is called for each step. ErrIncomplete:
+	// the node does not have what is left out.
 	Deploy(ctx context.Context, image io.Reader, o DeployOptions, progress func(Progress)) (Deployed, error)
 	Functions(ctx context.Context) ([]FunctionInfo, error)
 	Describe(ctx context.Context, name string) (FunctionDetail, error)
@@ -224,7 +230,7 @@ type Status struct {
 	Broker     ComponentStatus            `json:"broker"`
 	Brokers    map[string]ComponentStatus `json:"brokers,omitempty"`
 	Runtimes   map[string]string          `json:"runtimes"` // "python": "3.11.2"
-	Platform   string                     `json:"platform"` // "linux/amd64"
+	Platform   string                     `json:"platform"` // "linux/amd64", "linux/arm/v7"
 	Functions  int                        `json:"functions"`
 	Warnings   []string                   `json:"warnings,omitempty"` // such as a memory limit that is not enforced
 }

@@ -26,6 +26,7 @@ type Backend struct {
 	Letters []api.DeadLetter
 	Node    api.Status
 	Hard    api.Devices
+	Blobs   []string // digests of what it has of images
 
 	// Fail makes the methods named here fail.
 	Fail map[string]error
@@ -106,6 +107,22 @@ func (b *Backend) Deploy(ctx context.Context, image io.Reader, o api.DeployOptio
 	progress(api.Progress{Step: "import", Text: fmt.Sprintf("%d bytes", n)})
 	progress(api.Progress{Step: "activate", Text: "starting"})
 	return api.Deployed{Name: "fan", Version: "sha256:0123456789abcdef", Nodes: []string{"gw1"}}, nil
+}
+
+// Missing implements api.Backend.
+func (b *Backend) Missing(_ context.Context, _ string, blobs []string) ([]string, error) {
+	unlock, err := b.begin("Missing", "")
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	var missing []string
+	for _, d := range blobs {
+		if !slices.Contains(b.Blobs, d) {
+			missing = append(missing, d)
+		}
+	}
+	return missing, nil
 }
 
 // Functions implements api.Backend.
