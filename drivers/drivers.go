@@ -118,6 +118,7 @@ type EdgeOptions struct {
 	Rising, Falling bool
 	Debounce        time.Duration // the same for everybody who listens to the line
 	Coalesce        bool          // an edge that finds one waiting takes its place
+	Begun           func()        // called once, when edges are seen from now on; nil: nobody wants to know
 }
 
 // Lease is an output that a function holds.

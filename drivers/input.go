@@ -77,6 +77,9 @@ func (l *input) listen(ctx context.Context, closing <-chan struct{}, owner strin
 		return err
 	}
 	defer l.leave(me)
+	if o.Begun != nil {
+		o.Begun()
+	}
 	for {
 		select {
 		case <-ctx.Done():
