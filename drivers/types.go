@@ -141,3 +141,6 @@ func typeNames() []string {
 	}
 	return names
 }
+
+// Addresses are those that it can have on an I2C bus, the usual one first.
+func (t SensorType) Addresses() []uint16 { return slices.Clone(t.addresses) }
