@@ -11,6 +11,8 @@ var (
 	ErrUnknown = errors.New("device is not known")
 	// ErrHeld: another function holds the line.
 	ErrHeld = errors.New("line is held by another function")
+	// ErrNotHeld: the function does not hold the line that it commands.
+	ErrNotHeld = errors.New("line is not held by the function")
 	// ErrBusy: something else on the machine uses the line.
 	ErrBusy = errors.New("line is in use")
 	// ErrFault: the device does not answer, or answers nonsense.

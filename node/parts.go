@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/edgefn/edgefn/cluster/store"
@@ -60,6 +61,7 @@ func RealParts() Parts {
 		Broker:    newBroker,
 		Publisher: newPublisher,
 		Source:    newSource,
+		Devices:   newDevices,
 		EndSession: func(ctx context.Context, cfg *Config, name, clientID string) error {
 			b, ok := cfg.Brokers[name]
 			if !ok {
@@ -174,6 +176,12 @@ func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (Image, error) {
 			Hint: "make room: remove functions that are not needed, or free the disk",
 		}
 	}
+	if errors.Is(err, sandbox.ErrIncomplete) {
+		return Image{}, &api.Error{Err: errors.Join(api.ErrIncomplete, err), Message: err.Error(), Hint: "deploy it again: what is missing is then sent"}
+	}
+	if errors.Is(err, sandbox.ErrPlatform) {
+		return Image{}, &api.Error{Err: errors.Join(api.ErrRefused, err), Message: err.Error(), Hint: "name this node's platform too: --arch " + strings.TrimPrefix(h.Platform(), "linux/")}
+	}
 	if errors.Is(err, sandbox.ErrBadImage) {
 		return Image{}, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error(), Hint: "edgefn build makes images of functions"}
 	}
@@ -181,7 +189,7 @@ func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (Image, error) {
 }
 
 // Starter implements Sandboxes.
-func (h hostSandboxes) Starter(f *functions.Function, version string) (pool.Starter, error) {
+func (h hostSandboxes) Starter(f *functions.Function, version string, devices []string) (pool.Starter, error) {
 	c, err := runtimes.Launch(f)
 	if err != nil {
 		return nil, err
@@ -281,7 +289,13 @@ func (p remote) Status() api.ComponentStatus {
 // subscriber gives the source of a trigger the node's words.
 type subscriber struct{ *mqtt.Source }
 
-func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink) (Source, error) {
+func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d Devices) (Source, error) {
+	switch {
+	case b.Trigger.GPIO != nil:
+		return newEdgeSource(cfg, b, sink, d)
+	case b.Trigger.Sensor != nil:
+		return newSensorSource(cfg, b, sink, d)
+	}
 	s, err := mqtt.NewSource(mqtt.SourceConfig{
 		Broker: cfg.Brokers[b.Trigger.MQTT.Broker], ClientID: mqtt.ClientID(cfg.Name, b.Function, b.Trigger.Name),
 		Binding: b, Sink: sink, Logger: cfg.Logger, Drain: drainTime,

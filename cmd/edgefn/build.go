@@ -22,7 +22,7 @@ func (a *app) buildCommand() *cobra.Command {
 		Use:   "build DIR [--arch A,B] -o PATH",
 		Short: "Build a function's image",
 		Long: "build makes an OCI image index of the function in a folder and writes it as an OCI layout:\n" +
-			"a folder, or a tar where PATH ends in .tar. The same source gives the same digest.",
+			"a folder, or a tar where PATH ends in .tar. The same source gives the same digest.\n\n" + platformHelp,
 		Example: "  edgefn build fan -o fan.tar\n  edgefn build fan --arch amd64,arm64,arm/v7 -o out/fan",
 		Args:    wants("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -52,6 +52,18 @@ func (a *app) buildCommand() *cobra.Command {
 	archFlag(cmd, &archs, "those of this machine")
 	cmd.Flags().StringVarP(&path, "output", "o", "", "folder or .tar file to write")
 	return cmd
+}
+
+// platformHelp is what build and deploy say of platforms.
+const platformHelp = "Any machine builds for any gateway, with no emulator: go functions are compiled for each\n" +
+	"platform, and code in Python or JavaScript serves all. What is native is given for each:\n" +
+	"Python packages as wheels, from the index or in the function's wheels folder; addons and\n" +
+	"programs in platform/linux-arm64, platform/linux-arm-v7 and so on, which are laid over the\n" +
+	"other files. A native file that does not serve a platform named is refused."
+
+// archError is a platform that is not known.
+func archError(err error) error {
+	return &usageError{text: err.Error(), hint: "--arch names the platforms", err: err}
 }
 
 func archFlag(cmd *cobra.Command, archs *[]string, def string) {

@@ -93,6 +93,7 @@ func (a *app) root() *cobra.Command {
 		a.removeCommand(),
 		a.rollbackCommand(),
 		a.stateCommand(),
+		a.devicesCommand(),
 		a.statusCommand(),
 		a.usageCommand(),
 		a.versionCommand(),

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/edgefn/edgefn/cross"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
@@ -41,6 +42,7 @@ type fakeTools struct {
 	build    func(ctx context.Context, dir string, platforms []string, step func(string)) (image, error)
 	scaffold func(dir, name string, rt functions.Runtime) error
 	runNode  func(ctx context.Context, cfg node.Config) error
+	safe     func(ctx context.Context, cfg node.Config) ([]string, error)
 }
 
 func (f *fakeTools) Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error) {
@@ -52,6 +54,13 @@ func (f *fakeTools) Scaffold(dir, name string, rt functions.Runtime) error {
 }
 
 func (f *fakeTools) RunNode(ctx context.Context, cfg node.Config) error { return f.runNode(ctx, cfg) }
+
+func (f *fakeTools) Safe(ctx context.Context, cfg node.Config) ([]string, error) {
+	return f.safe(ctx, cfg)
+}
+
+// fakeDigest is a digest of one digit.
+func fakeDigest(digit byte) string { return "sha256:" + strings.Repeat(string(digit), 64) }
 
 // fakeImage is an image of n bytes.
 type fakeImage struct {
@@ -65,7 +74,25 @@ func (i *fakeImage) Close() error {
 	return nil
 }
 
-func (i *fakeImage) Digest() string { return "sha256:feed" }
+func (i *fakeImage) Digest() string { return fakeDigest('f') }
+
+// Blobs has a large one, and a small one.
+func (i *fakeImage) Blobs() []cross.Blob {
+	return []cross.Blob{{Digest: fakeDigest('a'), Size: i.n - 10}, {Digest: fakeDigest('b'), Size: 10}}
+}
+
+func (i *fakeImage) WriteTarWithout(w io.Writer, there map[string]bool) error {
+	n := int64(0)
+	for _, b := range i.Blobs() {
+		if !there[b.Digest] {
+			n += b.Size
+		}
+	}
+	if _, err := io.CopyN(w, strings.NewReader(strings.Repeat("t", int(n))), n); err != nil {
+		return err
+	}
+	return i.err
+}
 
 func (i *fakeImage) WriteLayout(dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -75,10 +102,7 @@ func (i *fakeImage) WriteLayout(dir string) error {
 }
 
 func (i *fakeImage) WriteTar(w io.Writer) error {
-	if _, err := io.CopyN(w, strings.NewReader(strings.Repeat("t", int(i.n))), i.n); err != nil {
-		return err
-	}
-	return i.err
+	return i.WriteTarWithout(w, nil)
 }
 
 // buffer is a bytes.Buffer for several goroutines.
@@ -189,8 +213,13 @@ func backend() *apitest.Backend {
 	f.Triggers = []functions.Trigger{
 		{Name: "readings", Order: functions.OrderSubject, MQTT: &functions.MQTTTrigger{Topic: "greenhouse/+/temperature", QoS: 1, Broker: "local"}},
 		{Name: "plant", Order: functions.OrderNone, MQTT: &functions.MQTTTrigger{Topic: "plant/#", QoS: 2, Broker: "plant"}},
+		{Name: "button", Order: functions.OrderSubject, GPIO: &functions.GPIOTrigger{Line: "door", Edge: functions.EdgeRising, Debounce: 10 * time.Millisecond}},
+		{Name: "climate", Order: functions.OrderSubject, Sensor: &functions.SensorTrigger{Device: "greenhouse", Every: 10 * time.Second, Change: map[string]float64{"temperature": 0.5}}},
 	}
-	f.Grants = functions.Grants{Publish: []string{"greenhouse/#"}, Connect: []string{"db.lan:5432"}}
+	f.Grants = functions.Grants{
+		Publish: []string{"greenhouse/#"}, Connect: []string{"db.lan:5432"},
+		Lines: []functions.LineGrant{{Line: "door"}, {Line: "relay", Priority: 2}}, Sensors: []string{"greenhouse"}, Buses: []string{"i2c-1"},
+	}
 	fan := api.FunctionDetail{
 		FunctionInfo: api.FunctionInfo{
 			Name: "fan", Version: "sha256:0123456789abcdef", Runtime: functions.Python, State: "serving",
@@ -218,8 +247,21 @@ func backend() *apitest.Backend {
 		Function: g,
 		Usage:    api.Usage{Function: "gauge", Invocations: 3, WallMS: 1.234, CPUMS: 0.5, MemoryMiBMS: 12, Cold: 3, Since: now},
 	}
+	off := false
 	return &apitest.Backend{
 		Details: map[string]api.FunctionDetail{"fan": fan, "gauge": gauge},
+		Hard: api.Devices{
+			Devices: []api.Device{
+				{Name: "door", Kind: "line", What: "in", Where: "gpiochip:pinctrl-bcm2711/17", State: "ok", Value: "off", Time: now.Add(-time.Minute), Lost: 3, Holders: []api.Holder{}, Listeners: []string{"fan"}},
+				{Name: "relay", Kind: "line", What: "out", Where: "gpiochip:pinctrl-bcm2711/27", State: "ok", Value: "off", Time: now, Holders: []api.Holder{{Function: "fan", Priority: 2, Command: &off}, {Function: "gauge", Priority: 9}}, Listeners: []string{}},
+				{Name: "greenhouse", Kind: "sensor", What: "bme280", Where: "i2c-1 0x76", State: "fault", Value: "25.08 C", Time: now.Add(-time.Hour), Error: "read greenhouse: nothing answers at address 0x76 of i2c-1", Holders: []api.Holder{}, Listeners: []string{"fan"}},
+			},
+			Found: []api.FoundDevice{
+				{Kind: "line", Name: "gpiochip:pinctrl-bcm2711/4", What: "GPIO4", Config: `gpio4: {line: "gpiochip:pinctrl-bcm2711/4"}`},
+				{Kind: "line", Name: "gpiochip:pinctrl-bcm2711/17", What: "GPIO17", UsedBy: "edgefn", Device: "door"},
+				{Kind: "line", Name: "gpiochip:pinctrl-bcm2711/42", What: "LED", UsedBy: "led0"},
+			},
+		},
 		Lines: []api.LogLine{
 			{Time: now.Add(-time.Hour), Level: "info", Function: "fan", Version: "sha256:0", Invocation: "i1", Stream: "stdout", Text: "hello"},
 			{Time: now.Add(-time.Minute), Level: "warning", Function: "fan", Version: "sha256:0", Stream: "node", Text: "two\nlines\x1b]0;evil\a"},
@@ -283,6 +325,7 @@ func TestTables(t *testing.T) {
 		"describe":  {"describe", "fan"},
 		"usage":     {"usage"},
 		"status":    {"status"},
+		"devices":   {"devices"},
 		"logs":      {"logs", "fan"},
 		"dead-list": {"dead", "list", "fan"},
 		"dead-show": {"dead", "show", "fan", "01A"},

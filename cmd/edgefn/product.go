@@ -26,7 +26,7 @@ func (product) Build(ctx context.Context, dir string, platforms []string, step f
 	for _, s := range platforms {
 		p, err := cross.ParsePlatform(s)
 		if err != nil {
-			return nil, &usageError{text: err.Error(), hint: "--arch names the platforms", err: err}
+			return nil, archError(err)
 		}
 		if !slices.Contains(ps, p) {
 			ps = append(ps, p)
@@ -45,6 +45,11 @@ func (product) Build(ctx context.Context, dir string, platforms []string, step f
 // Scaffold implements tools.
 func (product) Scaffold(dir, name string, rt functions.Runtime) error {
 	return cross.Scaffold(dir, name, rt)
+}
+
+// Safe implements tools.
+func (product) Safe(ctx context.Context, cfg node.Config) ([]string, error) {
+	return node.Safe(ctx, &cfg)
 }
 
 // RunNode implements tools.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/edgefn/edgefn/cross"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node"
 )
@@ -18,6 +19,9 @@ type tools interface {
 	Scaffold(dir, name string, rt functions.Runtime) error
 	// RunNode runs a node until ctx is done.
 	RunNode(ctx context.Context, cfg node.Config) error
+	// Safe puts every output of a config to its safe value and returns the names
+	// of those that are.
+	Safe(ctx context.Context, cfg node.Config) ([]string, error)
 }
 
 // image is a built function.
@@ -28,4 +32,8 @@ type image interface {
 	Digest() string
 	WriteLayout(dir string) error
 	WriteTar(w io.Writer) error
+	// Blobs are what it is made of; WriteTarWithout leaves out those of which
+	// the digest is in there.
+	Blobs() []cross.Blob
+	WriteTarWithout(w io.Writer, there map[string]bool) error
 }

@@ -37,6 +37,10 @@ var (
 	ErrNoImage = errors.New("image is not there")
 	// ErrNoSpace: containerd's disk is full.
 	ErrNoSpace = errors.New("disk of containerd is full")
+	// ErrIncomplete: what was handed in lacks blobs that are not here.
+	ErrIncomplete = errors.New("image is not complete")
+	// ErrPlatform: what was handed in has no image that this machine runs.
+	ErrPlatform = errors.New("image is for other platforms")
 	// ErrBadImage: what was handed in is no image of a function.
 	ErrBadImage = errors.New("not an image of a function")
 )
