@@ -167,13 +167,13 @@ var cases = []testCase{
 	{name: "lines", run: func(t *testing.T, s *subject) {
 		out := s.ok(t, "lines", nil)
 		want := []functions.Effect{
-			functions.SetLine{Line: Relay, On: true}, functions.PulseLine{Line: Relay, For: 200 * time.Millisecond},
-			functions.SetLine{Line: Relay}, functions.ReleaseLine{Line: Relay},
+			functions.SetLine{Line: Relay}, functions.SetLine{Line: Relay, On: true}, functions.PulseLine{Line: Relay, For: 200 * time.Millisecond},
+			functions.SetLine{Line: Relay, On: true}, functions.ReleaseLine{Line: Relay},
 		}
 		if diff := cmp.Diff(want, out.Commanded); diff != "" {
 			t.Errorf("commands (-want +got):\n%s", diff)
 		}
-		saw := map[string]bool{Door: true, Hatch: false, Relay: false}
+		saw := map[string]bool{Door: true, Hatch: false, Relay: false, "set": true, "pulsed": false}
 		if diff := cmp.Diff(saw, decode[map[string]bool](t, out)); diff != "" {
 			t.Errorf("lines that are on (-want +got):\n%s", diff)
 		}

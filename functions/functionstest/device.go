@@ -28,7 +28,7 @@ func (i *Invocation) device(kind wire.Kind, c wire.Call) (wire.Reply, error) {
 		return wire.Reply{}, fmt.Errorf("line %s is not granted: add it to grants: lines", c.Device)
 	}
 	if kind == wire.KindReadLine {
-		return wire.Reply{On: c.Device == Door}, nil
+		return wire.Reply{On: i.level(c.Device)}, nil
 	}
 	if c.Device != Relay {
 		return wire.Reply{}, fmt.Errorf("line %s is an input: it can be read only", c.Device)
@@ -47,6 +47,24 @@ func (i *Invocation) device(kind wire.Kind, c wire.Call) (wire.Reply, error) {
 	}
 	i.effects = append(i.effects, e)
 	return wire.Reply{}, nil
+}
+
+// level reports whether a line is on: as the invocation last commanded it, or as
+// it is.
+func (i *Invocation) level(line string) bool {
+	if line != Relay {
+		return line == Door
+	}
+	on := false
+	for _, e := range i.effects {
+		switch e := e.(type) {
+		case functions.SetLine:
+			on = e.On
+		case functions.PulseLine, functions.ReleaseLine:
+			on = false
+		}
+	}
+	return on
 }
 
 func (i *Invocation) sensor(name string) (wire.Reply, error) {

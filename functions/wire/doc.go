@@ -34,11 +34,10 @@
 // Under isolation "invocation" the process ends after its result or failure;
 // under "instance" the next event follows. Effects (put, delete, publish,
 // invoke, set_line, pulse_line, release_line) are kept by the node and take
-// place together after the result, those of one line in their order. A get or
-// list sees what the same invocation wrote; read_line gives the line as it is,
-// before its commands. An error frame answers a call that is not granted, not
-// valid, or of a device that does not work, so that it is raised at the line
-// that made it.
+// place together after the result, those of one line in their order; the reads of
+// the same invocation see its own writes and commands. An error frame answers a
+// call that is not granted, not valid, or of a device that does not work, so that
+// it is raised at the line that made it.
 //
 // Version 1 of the protocol had none of the calls of devices.
 //

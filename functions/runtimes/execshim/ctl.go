@@ -26,7 +26,7 @@ const usage = `edgefn-ctl asks the node on behalf of the running function.
   edgefn-ctl line LINE set on|off
   edgefn-ctl line LINE pulse TIME       on for a time such as 200ms or 1s, then off
   edgefn-ctl line LINE release          gives the function's command up
-  edgefn-ctl line LINE get              prints on or off, as it is now
+  edgefn-ctl line LINE get              prints on or off
   edgefn-ctl sensor SENSOR read         prints JSON: {"temperature_C":25.1}
   edgefn-ctl log debug|info|warning|error TEXT...
 
@@ -35,8 +35,8 @@ const usage = `edgefn-ctl asks the node on behalf of the running function.
 A single - reads standard input; -- ends the options, for data that begins with -.
 
 Messages, writes, events and commands of lines take place together when the
-program exits with status 0, and none of them if it fails. Reads of state see the
-writes of the same run.
+program exits with status 0, and none of them if it fails. Reads see the writes
+and commands of the same run.
 
 Status: 0 done, 1 refused or failed, 2 wrong usage, 4 no such key.
 `

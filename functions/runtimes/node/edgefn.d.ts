@@ -96,10 +96,7 @@ export interface Line {
    * function that commands it, or its safe value.
    */
   release(): Promise<void>;
-  /**
-   * Whether the line is on at this moment. Commands of the same invocation have
-   * not taken place yet.
-   */
+  /** Whether the line is on: as it is at this moment, or as the invocation has last commanded it. */
   read(): Promise<boolean>;
 }
 

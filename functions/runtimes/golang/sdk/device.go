@@ -47,8 +47,8 @@ func (l LineRef) command(kind string, body map[string]any, verb string) error {
 	return nil
 }
 
-// Read reports whether the line is on at this moment. Commands of the same
-// invocation have not taken place yet.
+// Read reports whether the line is on: as it is at this moment, or as the
+// invocation has last commanded it.
 func (l LineRef) Read() (on bool, err error) {
 	answer, err := call(l.ctx, "read_line", map[string]any{"device": l.name})
 	if err != nil {

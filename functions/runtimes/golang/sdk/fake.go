@@ -22,7 +22,7 @@ type Fake struct {
 	Others    map[string]map[string][]byte // other functions' state, by name
 	Published []Message
 	Invoked   []Invoked
-	Lines     map[string]bool               // how lines read, by name; off without an entry
+	Lines     map[string]bool               // what is on, by name, of the lines that the handler has not commanded
 	Sensors   map[string]map[string]float64 // what sensors measure, by name; one without an entry does not work
 	Commanded []LineCommand                 // of lines, in order
 	Logged    []string                      // "level: text"
@@ -121,7 +121,7 @@ func (f *Fake) device(kind, name string, body map[string]any) (map[string]any, e
 	case "release_line":
 		f.Commanded = append(f.Commanded, LineCommand{Line: name, Do: "release"})
 	case "read_line":
-		return map[string]any{"on": f.Lines[name]}, nil
+		return map[string]any{"on": f.level(name)}, nil
 	case "read_sensor":
 		reading, works := f.Sensors[name]
 		if !works {
@@ -131,6 +131,19 @@ func (f *Fake) device(kind, name string, body map[string]any) (map[string]any, e
 		return map[string]any{"value": b}, err
 	}
 	return map[string]any{}, nil
+}
+
+// level reports whether a line is on: as it was last commanded, or by Lines.
+func (f *Fake) level(name string) bool {
+	for i := len(f.Commanded) - 1; i >= 0; i-- {
+		if c := f.Commanded[i]; c.Line == name {
+			if c.Do == "release" {
+				break
+			}
+			return c.On // which a pulse is not any more
+		}
+	}
+	return f.Lines[name]
 }
 
 // space returns the state of a function for a call of a kind that is about

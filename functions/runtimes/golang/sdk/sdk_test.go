@@ -308,35 +308,46 @@ func TestFakeSpaces(t *testing.T) {
 func TestFakeDevices(t *testing.T) {
 	node := Fake{Lines: map[string]bool{"door": true}, Sensors: map[string]map[string]float64{"greenhouse": {"temperature_C": 25.1}}}
 	ctx := node.Context(t.Context(), Invocation{})
-	relay := Line(ctx, "relay")
-	if err := errors.Join(relay.Set(true), relay.Pulse(1500*time.Millisecond), relay.Set(false), relay.Release()); err != nil {
-		t.Fatal(err)
+	door, relay := Line(ctx, "door"), Line(ctx, "relay")
+	steps := []struct {
+		do          func() error
+		door, relay bool // what is read behind it
+	}{
+		{func() error { return nil }, true, false},
+		{func() error { return relay.Set(true) }, true, true},
+		{func() error { return relay.Pulse(1500 * time.Millisecond) }, true, false},
+		{func() error { return relay.Set(true) }, true, true},
+		{func() error { return door.Set(false) }, false, true},
+		{relay.Release, false, false},
+		{door.Release, true, false},
 	}
-	want := []LineCommand{
-		{Line: "relay", Do: "set", On: true}, {Line: "relay", Do: "pulse", For: 1500 * time.Millisecond},
-		{Line: "relay", Do: "set"}, {Line: "relay", Do: "release"},
-	}
-	if diff := cmp.Diff(want, node.Commanded); diff != "" {
-		t.Errorf("commands (-want +got):\n%s", diff)
-	}
-	for name, want := range map[string]bool{"door": true, "relay": false} {
-		if on, err := Line(ctx, name).Read(); err != nil || on != want {
-			t.Errorf("line %s: %v, %v, want %v", name, on, err, want)
+	for i, s := range steps {
+		if err := s.do(); err != nil {
+			t.Errorf("step %d: %v", i, err)
+		}
+		gotDoor, err1 := door.Read()
+		gotRelay, err2 := relay.Read()
+		if err := errors.Join(err1, err2); err != nil || gotDoor != s.door || gotRelay != s.relay {
+			t.Errorf("step %d: door %v, relay %v, %v, want %v, %v", i, gotDoor, gotRelay, err, s.door, s.relay)
 		}
 	}
-	if got, err := Sensor(ctx, "greenhouse").Read(); err != nil || got["temperature_C"] != 25.1 {
-		t.Errorf("greenhouse: %v, %v", got, err)
+	want := []LineCommand{
+		{Line: "relay", Do: "set", On: true}, {Line: "relay", Do: "pulse", For: 1500 * time.Millisecond}, {Line: "relay", Do: "set", On: true},
+		{Line: "door", Do: "set"}, {Line: "relay", Do: "release"}, {Line: "door", Do: "release"},
 	}
 	for _, d := range []time.Duration{-time.Second, 0, time.Microsecond, time.Minute + time.Millisecond} {
 		if err := relay.Pulse(d); !errors.Is(err, ErrRefused) {
 			t.Errorf("pulse of %v: %v, want ErrRefused", d, err)
 		}
 	}
+	if diff := cmp.Diff(want, node.Commanded); diff != "" || node.State != nil {
+		t.Errorf("state %v, commands (-want +got):\n%s", node.State, diff)
+	}
+	if got, err := Sensor(ctx, "greenhouse").Read(); err != nil || got["temperature_C"] != 25.1 {
+		t.Errorf("greenhouse: %v, %v", got, err)
+	}
 	if _, err := Sensor(ctx, "soil").Read(); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "soil") {
 		t.Errorf("soil: %v, want ErrRefused", err)
-	}
-	if len(node.Commanded) != len(want) || node.State != nil {
-		t.Errorf("commands %v, state %v", node.Commanded, node.State)
 	}
 }
 

@@ -233,10 +233,7 @@ class Line:
         self._link.call("release_line", {"device": self._name})
 
     def read(self) -> bool:
-        """Tell whether the line is on at this moment.
-
-        Commands of the same invocation have not taken place yet.
-        """
+        """Tell whether the line is on: as it is at this moment, or as the invocation has last commanded it."""
         return bool(self._link.call("read_line", {"device": self._name}).get("on"))
 
 

@@ -86,11 +86,15 @@ ungranted)
 	;;
 ungranted-uncaught) edgefn-ctl publish forbidden/topic x ;;
 lines)
-	edgefn-ctl line relay set on
-	edgefn-ctl line relay pulse 200ms
 	edgefn-ctl line relay set off
+	edgefn-ctl line relay set on
+	set=$(is_on relay)
+	edgefn-ctl line relay pulse 200ms
+	pulsed=$(is_on relay)
+	edgefn-ctl line relay set on
 	edgefn-ctl line relay release
-	printf '{"door":%s,"hatch":%s,"relay":%s}' "$(is_on door)" "$(is_on hatch)" "$(is_on relay)"
+	printf '{"set":%s,"pulsed":%s,"door":%s,"hatch":%s,"relay":%s}' \
+		"$set" "$pulsed" "$(is_on door)" "$(is_on hatch)" "$(is_on relay)"
 	;;
 lines-and-raise)
 	edgefn-ctl line relay set on

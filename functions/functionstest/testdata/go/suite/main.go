@@ -104,19 +104,7 @@ func handle(ctx context.Context, e edgefn.Event) (any, error) {
 	case "ungranted-uncaught":
 		return nil, edgefn.Publish(ctx, "forbidden/topic", "x")
 	case "lines":
-		relay := edgefn.Line(ctx, "relay")
-		if err := errors.Join(relay.Set(true), relay.Pulse(200*time.Millisecond), relay.Set(false), relay.Release()); err != nil {
-			return nil, err
-		}
-		saw := map[string]bool{}
-		for _, name := range []string{"door", "hatch", "relay"} {
-			on, err := edgefn.Line(ctx, name).Read()
-			if err != nil {
-				return nil, err
-			}
-			saw[name] = on
-		}
-		return saw, nil
+		return lines(ctx)
 	case "lines-and-raise":
 		if err := edgefn.Line(ctx, "relay").Set(true); err != nil {
 			return nil, nil // which the test sees as a success
@@ -208,4 +196,22 @@ func state(ctx context.Context, e edgefn.Event) (any, error) {
 	}
 	saw["a"], err = s.List("a/")
 	return saw, err
+}
+
+func lines(ctx context.Context) (any, error) {
+	relay, saw := edgefn.Line(ctx, "relay"), map[string]bool{}
+	var faults []error
+	read := func(what, name string) {
+		on, err := edgefn.Line(ctx, name).Read()
+		saw[what], faults = on, append(faults, err)
+	}
+	faults = append(faults, relay.Set(false), relay.Set(true))
+	read("set", "relay")
+	faults = append(faults, relay.Pulse(200*time.Millisecond))
+	read("pulsed", "relay")
+	faults = append(faults, relay.Set(true), relay.Release())
+	for _, name := range []string{"door", "hatch", "relay"} {
+		read(name, name)
+	}
+	return saw, errors.Join(faults...)
 }

@@ -97,9 +97,12 @@ export async function handle(event, ctx) {
       return "not refused";
     case "lines": {
       const relay = ctx.line("relay");
-      await relay.set(true);
-      relay.pulse(200);
       relay.set(false);
+      relay.set(true);
+      const saw = { set: await relay.read() };
+      relay.pulse(200);
+      saw.pulsed = await relay.read();
+      await relay.set(true);
       await relay.release();
       for (const wrong of ["off", 1, null, undefined]) {
         if (!(await errorOf(() => relay.set(wrong))).includes("true or false")) return `a line was set ${wrong}`;
@@ -107,7 +110,8 @@ export async function handle(event, ctx) {
       for (const wrong of [0.2, "1s", NaN, undefined]) {
         if (!(await errorOf(() => relay.pulse(wrong))).includes("whole number")) return `a pulse took ${wrong} ms`;
       }
-      return { door: await ctx.line("door").read(), hatch: await ctx.line("hatch").read(), relay: await relay.read() };
+      for (const name of ["door", "hatch", "relay"]) saw[name] = await ctx.line(name).read();
+      return saw;
     }
     case "lines-and-raise":
       await ctx.line("relay").set(true);

@@ -97,10 +97,13 @@ def handle(event, ctx):
     if what == "ungranted-uncaught":
         ctx.publish("forbidden/topic", "x")
     if what == "lines":
-        relay = ctx.line("relay")
-        relay.set(True)
-        relay.pulse(200)
+        relay, seen = ctx.line("relay"), {}
         relay.set(False)
+        relay.set(True)
+        seen["set"] = relay.read()
+        relay.pulse(200)
+        seen["pulsed"] = relay.read()
+        relay.set(True)
         relay.release()
         for wrong in ("off", 1, None):
             try:
@@ -114,7 +117,9 @@ def handle(event, ctx):
                 return "a pulse took %r ms" % (wrong,)
             except TypeError:
                 pass
-        return {name: ctx.line(name).read() for name in ("door", "hatch", "relay")}
+        for name in ("door", "hatch", "relay"):
+            seen[name] = ctx.line(name).read()
+        return seen
     if what == "lines-and-raise":
         ctx.line("relay").set(True)
         raise RuntimeError("no further")
