@@ -90,7 +90,7 @@ type Trigger struct {
 	GPIO   *GPIOTrigger   `json:"gpio,omitempty"`
 	Sensor *SensorTrigger `json:"sensor,omitempty"`
 	Order  Order          `json:"order"`
-	ID     string         `json:"id,omitempty"` // JSON pointer (RFC 6901) to the event's id in its data
+	ID     string         `json:"id,omitempty"` // of mqtt: JSON pointer (RFC 6901) to the event's id in its data
 }
 
 // Kind names the trigger's source of events as a manifest does; empty: none is set.

@@ -83,12 +83,34 @@ func (c *check) devices(g *Grants) {
 	}
 	c.count("grants.sensors", len(g.Sensors))
 	for i, s := range g.Sensors {
-		c.device(s, fmt.Sprintf("grants.sensors[%d]", i))
+		field := fmt.Sprintf("grants.sensors[%d]", i)
+		c.device(s, field)
+		c.once(g.Sensors[:i], s, field)
 	}
 	c.count("grants.buses", len(g.Buses))
 	for i, b := range g.Buses {
+		field := fmt.Sprintf("grants.buses[%d]", i)
 		if !busForm.MatchString(b) {
-			c.add(fmt.Sprintf("grants.buses[%d]", i), "name a bus such as i2c-1 or spi0.0", "%q is no name of a bus", b)
+			c.add(field, "name a bus such as i2c-1 or spi0.0", "%q is no name of a bus", b)
+		}
+		c.once(g.Buses[:i], b, field)
+	}
+}
+
+// once refuses an entry of a list that is among those before it.
+func (c *check) once(before []string, s, field string) {
+	if s != "" && slices.Contains(before, s) {
+		c.add(field, "remove one", "%q is named twice", s)
+	}
+}
+
+// oneDebounce refuses triggers of one line that debounce it differently: the
+// kernel does it, once for the line.
+func (c *check) oneDebounce(before []Trigger, t *Trigger, field string) {
+	for i := range before {
+		if o := before[i].GPIO; o != nil && o.Line == t.GPIO.Line && o.Debounce != t.GPIO.Debounce {
+			c.add(field, "give both the same", "is %v, and triggers[%d] debounces line %q by %v", t.GPIO.Debounce, i, o.Line, o.Debounce)
+			return
 		}
 	}
 }

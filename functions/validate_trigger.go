@@ -16,8 +16,13 @@ func (c *check) triggers(f *Function) {
 		field := fmt.Sprintf("triggers[%d]", i)
 		c.triggerName(f.Triggers[:i], t, field+".name")
 		c.source(t, field)
+		if t.GPIO != nil {
+			c.oneDebounce(f.Triggers[:i], t, field+".gpio.debounce")
+		}
 		oneOf(c, field+".order", t.Order, OrderSubject, OrderNone)
-		if t.ID != "" && (!strings.HasPrefix(t.ID, "/") || badEscape.MatchString(t.ID)) {
+		if t.ID != "" && t.Kind() != "" && t.MQTT == nil {
+			c.add(field+".id", "remove it", "is not for a %s trigger: its events have ids of their own", t.Kind())
+		} else if t.ID != "" && (!strings.HasPrefix(t.ID, "/") || badEscape.MatchString(t.ID)) {
 			c.add(field+".id", `write it as in RFC 6901, such as "/msg_id"`, "%q is no JSON pointer", t.ID)
 		}
 	}

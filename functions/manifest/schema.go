@@ -186,8 +186,13 @@ func (d *decoder) lineGrant(n *yaml.Node, field string) functions.LineGrant {
 		return g
 	}
 	d.mapping(n, field, keys{
-		"line":     stringTo(d, &g.Line),
-		"priority": integerTo(d, &g.Priority, fmt.Sprintf("use 1, the highest, to %d", functions.MaxPriority)),
+		"line": stringTo(d, &g.Line),
+		"priority": func(n *yaml.Node, field string) {
+			integerTo(d, &g.Priority, fmt.Sprintf("use 1, the highest, to %d", functions.MaxPriority))(n, field)
+			if g.Priority == 0 && !d.failed[field] { // which a Function has for none
+				d.at(n, field, "leave it out to hold the line alone", "0 is out of bounds: 1 to %d", functions.MaxPriority)
+			}
+		},
 	})
 	return g
 }
