@@ -135,10 +135,9 @@ func (h *Host) open(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	defer listener.Close() //nolint:errcheck // one init connects, then the door is shut
-	cgroup := filepath.Join(h.groups.prefix, id, "init")
 	s.ct, err = h.client.NewContainer(ctx, id,
 		containerd.WithRuntime("io.containerd.runc.v2", nil),
-		containerd.WithSpec(containerSpec(root, cgroup, hostID, mounts)),
+		containerd.WithSpec(containerSpec(root, h.groups.container(id), hostID, mounts)),
 		containerd.WithContainerLabels(map[string]string{"org.edgefn.name": spec.Function.Name}))
 	if err != nil {
 		return nil, fmt.Errorf("make container: %w", err)
@@ -147,6 +146,9 @@ func (h *Host) open(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 	task, err := s.ct.NewTask(ctx, cio.LogFile(initLog))
 	if err != nil {
 		return nil, fmt.Errorf("make task: %w", err)
+	}
+	if err := h.groups.adopt(id, int(task.Pid()), hostID); err != nil {
+		return nil, err
 	}
 	if len(spec.Function.Grants.Connect) > 0 {
 		if s.forward, err = forwardFrom(int(task.Pid()), spec.Function.Grants.Connect, h.log); err != nil {
@@ -238,7 +240,7 @@ func (s *Sandbox) program(imageEnv []string) *control.Program {
 	return &control.Program{
 		Argv: s.spec.Argv, Env: env, Dir: "/app", FirstUID: firstUID,
 		TmpBytes: f.Memory, MaxFiles: maxFiles, MaxProcs: maxProcs,
-		PrivateNet: len(f.Grants.Connect) == 0,
+		PrivateNet: len(f.Grants.Connect) == 0, Unified: s.h.groups.v2,
 	}
 }
 

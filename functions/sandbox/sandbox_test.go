@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,14 +31,20 @@ import (
 	"github.com/edgefn/edgefn/functions/wire"
 )
 
+// probeProgram names a built testdata/probe, for a machine that has no Go.
+const probeProgram = "EDGEFN_TEST_PROBE"
+
 // probeImage returns a tar of an OCI layout with the probe as /app/function.
 func probeImage(t *testing.T, fn *functions.Function) io.Reader {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "function")
-	cmd := exec.Command("go", "build", "-o", bin, "./testdata/probe")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build probe: %v\n%s", err, out)
+	bin := os.Getenv(probeProgram)
+	if bin == "" {
+		bin = filepath.Join(t.TempDir(), "function")
+		cmd := exec.Command("go", "build", "-o", bin, "./testdata/probe")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build probe: %v\n%s", err, out)
+		}
 	}
 	b, err := os.ReadFile(bin)
 	if err != nil {
@@ -57,13 +64,12 @@ func probeImage(t *testing.T, fn *functions.Function) io.Reader {
 	cf, err := img.ConfigFile()
 	must(t, err)
 	cf = cf.DeepCopy()
-	goarch := strings.TrimSpace(output(t, "go", "env", "GOARCH"))
-	cf.OS, cf.Architecture = "linux", goarch
+	cf.OS, cf.Architecture = "linux", runtime.GOARCH
 	img, err = mutate.ConfigFile(img, cf)
 	must(t, err)
 	spec, err := json.Marshal(fn)
 	must(t, err)
-	idx := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: goarch}}})
+	idx := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}})
 	idx = mutate.Annotations(idx, map[string]string{"org.edgefn.function": string(spec)}).(v1.ImageIndex)
 	dir := t.TempDir()
 	p, err := layout.Write(dir, empty.Index)
@@ -81,13 +87,6 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func output(t *testing.T, argv ...string) string {
-	t.Helper()
-	b, err := exec.Command(argv[0], argv[1:]...).Output()
-	must(t, err)
-	return string(b)
 }
 
 // host opens a Host with a private containerd in short temporary folders.
