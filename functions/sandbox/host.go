@@ -232,9 +232,11 @@ func removeContainer(ctx context.Context, c containerd.Container) error {
 // removeFiles removes what a sandbox has on the host beside its container.
 func (h *Host) removeFiles(ctx context.Context, id string) {
 	dir := filepath.Join(h.sandboxesDir(), id)
-	if err := mount.UnmountAll(filepath.Join(dir, "root"), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
-		h.log.Warn("root not unmounted", "sandbox", id, "err", err)
-		return // what is below it is not ours to remove
+	for _, at := range []string{filepath.Join(dir, "root"), devicesDir(dir)} {
+		if err := mount.UnmountAll(at, unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
+			h.log.Warn("not unmounted", "path", at, "sandbox", id, "err", err)
+			return // what is below it is not ours to remove
+		}
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		h.log.Warn("files of sandbox not removed", "sandbox", id, "err", err)

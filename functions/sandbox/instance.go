@@ -36,6 +36,10 @@ func (s *Sandbox) Start(ctx context.Context, slot int) (pool.Instance, error) {
 	if err := s.register(in); err != nil {
 		return nil, err
 	}
+	if err := s.checkDevices(); err != nil {
+		s.forget(in)
+		return nil, fmt.Errorf("start instance: %w", err)
+	}
 	theirs, err := in.pipes()
 	if err != nil {
 		s.forget(in)
