@@ -92,6 +92,20 @@ func must(t *testing.T, err error) {
 // host opens a Host with a private containerd in short temporary folders.
 func host(t *testing.T, secrets map[string]string) *sandbox.Host {
 	t.Helper()
+	cfg := config(t)
+	for k, v := range secrets {
+		must(t, os.WriteFile(filepath.Join(cfg.SecretsDir, k), []byte(v), 0o600))
+	}
+	h, stop := open(t, cfg)
+	t.Cleanup(func() {
+		stop()
+		h.Close(context.Background())
+	})
+	return h
+}
+
+func config(t *testing.T) sandbox.Config {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("sandboxes need root")
 	}
@@ -101,20 +115,21 @@ func host(t *testing.T, secrets map[string]string) *sandbox.Host {
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	cfg := sandbox.Config{DataDir: dir + "/d", RunDir: dir + "/r", ShimsDir: dir + "/r/shims", SecretsDir: dir + "/s"}
 	must(t, os.Mkdir(cfg.SecretsDir, 0o700))
-	for k, v := range secrets {
-		must(t, os.WriteFile(filepath.Join(cfg.SecretsDir, k), []byte(v), 0o600))
-	}
+	return cfg
+}
+
+// open opens a Host and runs it until stop is called.
+func open(t *testing.T, cfg sandbox.Config) (h *sandbox.Host, stop func()) {
+	t.Helper()
 	h, err := sandbox.Open(t.Context(), cfg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
-	t.Cleanup(func() {
+	return h, func() {
 		cancel()
 		must(t, <-done)
-		h.Close(context.Background())
-	})
-	return h
+	}
 }
 
 type noHost struct{}
@@ -130,20 +145,14 @@ type probe struct {
 	logs []pool.LogLine
 }
 
-func start(t *testing.T, h *sandbox.Host, change func(*functions.Function)) *probe {
+func start(t *testing.T, h *sandbox.Host, change func(*functions.Function), devices ...string) *probe {
 	t.Helper()
-	fn := functions.Defaults()
-	fn.Name, fn.Runtime, fn.Handler = "probe", functions.Go, []string{"."}
-	fn.Scale.Max = 3
-	if change != nil {
-		change(&fn)
-	}
-	img, err := h.Import(t.Context(), probeImage(t, &fn))
-	must(t, err)
+	spec := probeSpec(t, h, change)
+	spec.Devices = devices
 	pr := &probe{}
+	var err error
 	pr.Pool, err = pool.New(pool.Config{
-		Function: &fn, Version: img.Digest,
-		Starter: h.Starter(sandbox.Spec{Function: &fn, Version: img.Digest, Argv: []string{"/app/function"}}),
+		Function: spec.Function, Version: spec.Version, Starter: h.Starter(spec),
 		Log: func(l pool.LogLine) {
 			pr.mu.Lock()
 			defer pr.mu.Unlock()
@@ -159,6 +168,20 @@ func start(t *testing.T, h *sandbox.Host, change func(*functions.Function)) *pro
 		must(t, <-done)
 	})
 	return pr
+}
+
+// probeSpec imports the probe's image.
+func probeSpec(t *testing.T, h *sandbox.Host, change func(*functions.Function)) sandbox.Spec {
+	t.Helper()
+	fn := functions.Defaults()
+	fn.Name, fn.Runtime, fn.Handler = "probe", functions.Go, []string{"."}
+	fn.Scale.Max = 3
+	if change != nil {
+		change(&fn)
+	}
+	img, err := h.Import(t.Context(), probeImage(t, &fn))
+	must(t, err)
+	return sandbox.Spec{Function: &fn, Version: img.Digest, Argv: []string{"/app/function"}}
 }
 
 func (p *probe) do(t *testing.T, what, arg string) (map[string]any, pool.Outcome, error) {
