@@ -71,6 +71,15 @@ func TestDeviceGrant(t *testing.T) {
 			t.Errorf("opening it gave %q and /dev holds %q", got["ioctl"], got["list"])
 		}
 	})
+	t.Run("none from an image", func(t *testing.T) {
+		for what, p := range map[string]*probe{"granted": p, "not granted": start(t, h, nil)} {
+			got, _, err := p.do(t, "devices", "/opt/device")
+			must(t, err)
+			if got["ioctl"] != unix.EACCES.Error() {
+				t.Errorf("opening the image's own node of a device that is %s gave %q, want %q", what, got["ioctl"], unix.EACCES.Error())
+			}
+		}
+	})
 	t.Run("unplugged and plugged in anew", func(t *testing.T) {
 		must(t, os.Remove(bus))
 		eventually(t, p, func(_ map[string]any, err error) bool {

@@ -56,6 +56,8 @@ func probeImage(t *testing.T, fn *functions.Function) io.Reader {
 	must(t, tw.WriteHeader(&tar.Header{Name: "app/function", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(b))}))
 	_, err = tw.Write(b)
 	must(t, err)
+	// A device in an image: /dev/loop-control, linux/miscdevice.h.
+	must(t, tw.WriteHeader(&tar.Header{Name: "opt/device", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 10, Devminor: 237}))
 	must(t, tw.Close())
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
 	must(t, err)
