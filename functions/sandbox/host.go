@@ -116,6 +116,9 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if err := h.removeLeftovers(ctx); err != nil {
 		return nil, fmt.Errorf("remove what a former run left: %w", err)
 	}
+	for _, w := range h.Warnings() {
+		h.log.Warn(w)
+	}
 	return h, nil
 }
 
