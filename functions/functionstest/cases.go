@@ -167,8 +167,11 @@ var cases = []testCase{
 	{name: "lines", run: func(t *testing.T, s *subject) {
 		out := s.ok(t, "lines", nil)
 		want := []functions.Effect{
-			functions.SetLine{Line: Relay}, functions.SetLine{Line: Relay, On: true}, functions.PulseLine{Line: Relay, For: 200 * time.Millisecond},
-			functions.SetLine{Line: Relay, On: true}, functions.ReleaseLine{Line: Relay},
+			functions.SetLine{Line: Relay},
+			functions.SetLine{Line: Relay, On: true},
+			functions.PulseLine{Line: Relay, For: 200 * time.Millisecond},
+			functions.SetLine{Line: Relay, On: true},
+			functions.ReleaseLine{Line: Relay},
 		}
 		if diff := cmp.Diff(want, out.Commanded); diff != "" {
 			t.Errorf("commands (-want +got):\n%s", diff)

@@ -332,8 +332,12 @@ func TestFakeDevices(t *testing.T) {
 		}
 	}
 	want := []LineCommand{
-		{Line: "relay", Do: "set", On: true}, {Line: "relay", Do: "pulse", For: 1500 * time.Millisecond}, {Line: "relay", Do: "set", On: true},
-		{Line: "door", Do: "set"}, {Line: "relay", Do: "release"}, {Line: "door", Do: "release"},
+		{Line: "relay", Do: "set", On: true},
+		{Line: "relay", Do: "pulse", For: 1500 * time.Millisecond},
+		{Line: "relay", Do: "set", On: true},
+		{Line: "door", Do: "set"},
+		{Line: "relay", Do: "release"},
+		{Line: "door", Do: "release"},
 	}
 	for _, d := range []time.Duration{-time.Second, 0, time.Microsecond, time.Minute + time.Millisecond} {
 		if err := relay.Pulse(d); !errors.Is(err, ErrRefused) {
