@@ -11,12 +11,18 @@ var (
 	ErrUnknown = errors.New("device is not known")
 	// ErrHeld: another function holds the line.
 	ErrHeld = errors.New("line is held by another function")
-	// ErrNotHeld: the function does not hold the line that it commands.
+	// ErrNotHeld: the function commands a line that it does not hold, or holds
+	// no longer.
 	ErrNotHeld = errors.New("line is not held by the function")
+	// ErrShared: another function listens to the line in a way that does not
+	// go together with what is asked.
+	ErrShared = errors.New("line is shared")
 	// ErrBusy: something else on the machine uses the line.
 	ErrBusy = errors.New("line is in use")
 	// ErrFault: the device does not answer, or answers nonsense.
 	ErrFault = errors.New("device does not work")
+	// ErrClosed: the devices are not open yet, or not any more.
+	ErrClosed = errors.New("devices are not open")
 )
 
 // Direction of a line.
@@ -65,6 +71,9 @@ type Spec struct {
 	Address uint16 `yaml:"address"` // on an I2C bus; 0: the type's usual one
 	ID      string `yaml:"id"`      // of a 1-wire device, such as 28-0000075f1a2b
 	Channel *int   `yaml:"channel"` // of a converter; nil: all of them
+	// Reference is the voltage of a converter's reference pin; 0: 3.3 V. Only of
+	// types that have such a pin.
+	Reference float64 `yaml:"reference"`
 }
 
 // Quantity is what a sensor measures. Its key in JSON is Name_Unit, such as
@@ -85,9 +94,17 @@ type Reading struct {
 
 // Edge is one change of an input's level.
 type Edge struct {
-	On   bool   // the logical level after it: active_low is taken into account
-	Seq  uint64 // of the line's edges since it was opened, from 1; of either direction if anybody listens to both
-	Lost uint64 // edges lost since the one before it that this listener was given
+	On   bool // the logical level after it: active_low is taken into account
+	High bool // the level of the voltage after it
+	// Opened is when the line began to be watched as it is now; Seq counts from
+	// there. It changes when listeners come that want other edges, and what
+	// happens in that moment is not seen.
+	Opened time.Time
+	Seq    uint64 // of the line's edges, from 1; of either direction if anybody listens to both
+	// Lost counts edges since the one before it that this listener was given: those
+	// that the kernel or this process had no room for. Where others listen to
+	// both directions it may count an edge that this listener did not ask for.
+	Lost uint64
 	// Blind says that the pin is served in a way in which loss cannot be seen;
 	// Lost counts only what was lost later.
 	Blind     bool
@@ -101,6 +118,13 @@ type EdgeOptions struct {
 	Rising, Falling bool
 	Debounce        time.Duration // the same for everybody who listens to the line
 	Coalesce        bool          // an edge that finds one waiting takes its place
+	Begun           func()        // called once, when edges are seen from now on; nil: nobody wants to know
+}
+
+// Lease is an output that a function holds.
+type Lease struct {
+	Line     string
+	Priority int // 1 (highest) and up; 0: alone
 }
 
 // SampleKind says what a Sample is.
@@ -147,6 +171,7 @@ type Holder struct {
 type Found struct {
 	Kind   string // line, i2c, spi, 1-wire
 	Name   string // as a config would write it
+	At     string // of a line: what Driver.Find says of it
 	What   string // for people
 	UsedBy string // its consumer; empty: free
 	Config string // a line to paste below devices:

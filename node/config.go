@@ -213,7 +213,7 @@ func (c *Config) Validate() error {
 	if c.Hardware != HardwareReal && c.Hardware != HardwareSim {
 		fault("hardware", "%q: write %s or %s", c.Hardware, HardwareReal, HardwareSim)
 	}
-	if err := drivers.Check(c.Devices); err != nil {
+	if err := drivers.Validate(c.Devices); err != nil {
 		faults = append(faults, err)
 	}
 	return errors.Join(faults...)

@@ -29,7 +29,9 @@ type Devices interface {
 	// Bus returns the device file of a bus that a function may be given.
 	Bus(name string) (path string, err error)
 
-	Edges(ctx context.Context, line string, o drivers.EdgeOptions, f func(drivers.Edge)) error
+	// CanListen says whether a function may listen to a line beside others.
+	CanListen(line, function string, o drivers.EdgeOptions) error
+	Edges(ctx context.Context, line, function string, o drivers.EdgeOptions, f func(drivers.Edge)) error
 	Samples(ctx context.Context, sensor string, every time.Duration, f func(drivers.Sample)) error
 	ReadLine(ctx context.Context, line string) (on bool, err error)
 	ReadSensor(ctx context.Context, sensor string) (drivers.Reading, error)
@@ -49,11 +51,10 @@ type Devices interface {
 
 	List() []drivers.Info
 	Discover(ctx context.Context) ([]drivers.Found, error)
-	// Simulate changes what a simulated device says; see the sim driver.
+	// Simulate changes what a simulated device says: on, off, QUANTITY=VALUE,
+	// fault or ok.
 	Simulate(name, what string) error
 }
-
-var _ Devices = (*drivers.Devices)(nil)
 
 // maxLineFailures is how many failed attempts in a row make a function lose
 // what it commands: its lines go to their safe values until it succeeds again.
@@ -129,14 +130,11 @@ func (n *Node) deviceFaults(fn *functions.Function) []functions.Fault {
 			add(fmt.Sprintf("grants.buses[%d]", i), "", "%v", err)
 		}
 	}
-	if err := n.devices.CanHold(fn.Name, n.leases(fn)); err != nil {
-		field := "grants.lines"
-		var held *drivers.HeldError
-		if errors.As(err, &held) {
-			i := slices.IndexFunc(fn.Grants.Lines, func(g functions.LineGrant) bool { return g.Line == held.Line })
-			field = fmt.Sprintf("grants.lines[%d]", i)
+	for _, l := range n.leases(fn) {
+		if err := n.devices.CanHold(fn.Name, []drivers.Lease{l}); err != nil {
+			i := slices.IndexFunc(fn.Grants.Lines, func(g functions.LineGrant) bool { return g.Line == l.Line })
+			add(fmt.Sprintf("grants.lines[%d]", i), fmt.Sprintf("to share it, each writes {line: %s, priority: N} with a number of its own", l.Line), "%v", err)
 		}
-		add(field, "remove the other function, or have all of them share it: lines: [{line: NAME, priority: 1}], each with another number", "%v", err)
 	}
 	return faults
 }
@@ -154,7 +152,7 @@ func (n *Node) checkGPIO(function string, g *functions.GPIOTrigger, add faultOf)
 		add("line", "name an input", "%q is an output: its edges are made by functions", g.Line)
 		return
 	}
-	// The kernel debounces a line once, for everybody.
+	// A function that is deployed listens also while its source is not up.
 	for _, d := range n.deployments() {
 		if d.name == function {
 			continue
@@ -356,7 +354,7 @@ func (n *Node) Devices(ctx context.Context) (api.Devices, error) {
 		return out, fmt.Errorf("look for devices: %w", err)
 	}
 	for _, f := range found {
-		out.Found = append(out.Found, api.FoundDevice(f))
+		out.Found = append(out.Found, api.FoundDevice{Kind: f.Kind, Name: f.Name, What: f.What, UsedBy: f.UsedBy, Config: f.Config, Device: f.Device})
 	}
 	return out, nil
 }

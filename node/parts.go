@@ -194,7 +194,7 @@ func (h hostSandboxes) Starter(f *functions.Function, version string, devices []
 	if err != nil {
 		return nil, err
 	}
-	return h.Host.Starter(sandbox.Spec{Function: f, Version: version, Argv: c.Argv, Env: c.Env}), nil
+	return h.Host.Starter(sandbox.Spec{Function: f, Version: version, Argv: c.Argv, Env: c.Env, Devices: devices}), nil
 }
 
 // Close implements Sandboxes.

@@ -434,7 +434,7 @@ func TestMistakes(t *testing.T) {
 		{"init x --runtime cobol", 2, `"cobol" is not known: it is one of python, node, go, exec`},
 		{"init Bad_Name --runtime go", 2, "--name"},
 		{"completion tcsh", 2, "tcsh"},
-		{"functions --node tcp://x", 2, "only unix://"},
+		{"functions --node tcp://x", 2, "only unix:// and ssh://"},
 		{"functions --node /nowhere.sock", 6, "is the node running?"},
 		{"--node /nowhere.sock status", 6, "no such socket"},
 		{"deploy /nowhere --node /nowhere.sock", 2, "edgefn.yaml"},

@@ -120,6 +120,9 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if err := h.removeLeftovers(ctx); err != nil {
 		return nil, fmt.Errorf("remove what a former run left: %w", err)
 	}
+	for _, w := range h.Warnings() {
+		h.log.Warn(w)
+	}
 	return h, nil
 }
 
@@ -236,9 +239,11 @@ func removeContainer(ctx context.Context, c containerd.Container) error {
 // removeFiles removes what a sandbox has on the host beside its container.
 func (h *Host) removeFiles(ctx context.Context, id string) {
 	dir := filepath.Join(h.sandboxesDir(), id)
-	if err := mount.UnmountAll(filepath.Join(dir, "root"), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
-		h.log.Warn("root not unmounted", "sandbox", id, "err", err)
-		return // what is below it is not ours to remove
+	for _, at := range []string{filepath.Join(dir, "root"), devicesDir(dir)} {
+		if err := mount.UnmountAll(at, unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
+			h.log.Warn("not unmounted", "path", at, "sandbox", id, "err", err)
+			return // what is below it is not ours to remove
+		}
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		h.log.Warn("files of sandbox not removed", "sandbox", id, "err", err)

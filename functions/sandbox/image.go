@@ -98,40 +98,6 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 	return img, nil
 }
 
-// checkPlatform refuses an image that this machine, which is here, cannot run.
-func checkPlatform(manifests []ocispec.Descriptor, here ocispec.Platform) error {
-	match := platforms.Only(here)
-	var found []string
-	for _, m := range manifests {
-		if m.Platform == nil {
-			continue
-		}
-		if match.Match(*m.Platform) {
-			return nil
-		}
-		found = append(found, platforms.Format(*m.Platform))
-	}
-	return fmt.Errorf("%w: it is for %s, this node is %s", ErrPlatform, strings.Join(found, ", "), platformName(here))
-}
-
-// Platform is what this machine runs, in the words of edgefn deploy: linux/amd64,
-// linux/arm64, linux/arm/v7 or linux/arm/v6. What counts is this program, which
-// may be a 32-bit one under a 64-bit kernel, and of 32-bit arm the processor.
-func (h *Host) Platform() string { return platformName(platforms.DefaultSpec()) }
-
-// platformName leaves out the variant where there is but one to build for: a
-// 64-bit arm processor is v8 to containerd, and runs v7 for a 32-bit program.
-func platformName(p ocispec.Platform) string {
-	name := p.OS + "/" + p.Architecture
-	switch {
-	case p.Architecture != "arm":
-		return name
-	case p.Variant == "v8":
-		return name + "/v7"
-	}
-	return name + "/" + p.Variant
-}
-
 // importError says whose fault it is that an image cannot be kept. A full disk
 // comes over containerd's socket as text.
 func importError(err error) error {
@@ -190,7 +156,7 @@ func (h *Host) layers(ctx context.Context, version, id string) ([]string, ocispe
 	if err != nil {
 		return nil, none, fmt.Errorf("find image: %w", err)
 	}
-	img := containerd.NewImageWithPlatform(h.client, record, platforms.Default())
+	img := containerd.NewImageWithPlatform(h.client, record, runs(platforms.DefaultSpec()))
 	if ok, err := img.IsUnpacked(ctx, snapshotter); err != nil || !ok {
 		if err := img.Unpack(ctx, snapshotter); err != nil {
 			return nil, none, fmt.Errorf("unpack image: %w", err)

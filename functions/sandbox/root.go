@@ -199,7 +199,7 @@ func mountRoot(target string, layers []string) error {
 	if err := mkdirAll(target); err != nil {
 		return err
 	}
-	m := mount.Mount{Type: "overlay", Source: "edgefn", Options: []string{"ro", "lowerdir=" + strings.Join(layers, ":")}}
+	m := mount.Mount{Type: "overlay", Source: "edgefn", Options: []string{"ro", "nosuid", "nodev", "lowerdir=" + strings.Join(layers, ":")}}
 	if err := mount.All([]mount.Mount{m}, target); err != nil {
 		return fmt.Errorf("mount root: %w", err)
 	}
