@@ -33,7 +33,7 @@ func (a *app) buildCommand() *cobra.Command {
 			if err != nil {
 				return configError(err)
 			}
-			img, err := a.build(cmd.Context(), f.Name, args[0], archs)
+			img, err := a.build(cmd.Context(), f.Name, buildRequest{dir: args[0], platforms: archs})
 			if err != nil {
 				return err
 			}
@@ -77,12 +77,12 @@ func folders(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellC
 	return nil, cobra.ShellCompDirectiveFilterDirs
 }
 
-// build builds the function in dir and shows how it goes on. The caller closes
-// the image.
-func (a *app) build(ctx context.Context, name, dir string, archs []string) (image, error) {
+// build builds a function and shows how it goes on. The caller closes the image.
+func (a *app) build(ctx context.Context, name string, b buildRequest) (image, error) {
 	p := a.progress("building " + name)
 	defer p.end()
-	return a.tools.Build(ctx, dir, archs, p.step)
+	b.step = p.step
+	return a.tools.Build(ctx, b)
 }
 
 // writeImage writes img to path. A tar takes its place when it is whole.

@@ -48,9 +48,12 @@ func TestDeploy(t *testing.T) {
 	s := open(t, b)
 	img := &fakeImage{n: bytes}
 	var platforms []string
-	s.tools.build = func(_ context.Context, _ string, p []string, step func(string)) (image, error) {
-		step("layer")
-		platforms = p
+	s.tools.build = func(_ context.Context, b buildRequest) (image, error) {
+		b.step("layer")
+		platforms = b.platforms
+		if b.python != "3.11.2" {
+			t.Errorf("wheels are for python %q, the node has 3.11.2", b.python)
+		}
 		return img, nil
 	}
 	dir := source(t, goodManifest)
@@ -80,7 +83,7 @@ func TestDeploy(t *testing.T) {
 		t.Errorf("6 deploys closed their image %d times", img.closed)
 	}
 	s.run("deploy", dir, "--node", "/nowhere.sock").want(t, 6, "", "no such socket")
-	s.tools.build = func(context.Context, string, []string, func(string)) (image, error) {
+	s.tools.build = func(context.Context, buildRequest) (image, error) {
 		return nil, errors.New("pip is missing")
 	}
 	s.run("deploy", dir).want(t, 1, "", "pip is missing")
@@ -102,7 +105,7 @@ func TestDeploySendsWhatIsMissing(t *testing.T) {
 		return api.Deployed{Name: "fan", Version: fakeDigest('f'), Nodes: []string{"gw1"}}, err
 	}
 	s := open(t, b)
-	s.tools.build = func(context.Context, string, []string, func(string)) (image, error) { return &fakeImage{n: 100}, nil }
+	s.tools.build = func(context.Context, buildRequest) (image, error) { return &fakeImage{n: 100}, nil }
 	dir := source(t, goodManifest)
 
 	o := s.run("deploy", dir, "-o", "json")
@@ -126,7 +129,7 @@ func TestDeploySendsWhatIsMissing(t *testing.T) {
 func TestDeployForWrongPlatform(t *testing.T) {
 	b := backend()
 	s := open(t, b)
-	s.tools.build = func(context.Context, string, []string, func(string)) (image, error) {
+	s.tools.build = func(context.Context, buildRequest) (image, error) {
 		t.Error("it was built")
 		return nil, errors.New("built")
 	}
@@ -159,7 +162,7 @@ func TestBadManifest(t *testing.T) {
 func TestBuild(t *testing.T) {
 	s := open(t, backend())
 	img := &fakeImage{n: 100}
-	s.tools.build = func(context.Context, string, []string, func(string)) (image, error) { return img, nil }
+	s.tools.build = func(context.Context, buildRequest) (image, error) { return img, nil }
 	dir, out := source(t, goodManifest), t.TempDir()
 
 	tar := filepath.Join(out, "fan.tar")

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgefn/edgefn/cross"
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/manifest"
 	"github.com/edgefn/edgefn/node/api"
 )
@@ -75,7 +76,7 @@ func (a *app) deploy(ctx context.Context, dir string, archs []string, wait time.
 	if err := checkArchs(archs, st); err != nil {
 		return out, err
 	}
-	img, err := a.build(ctx, f.Name, dir, archs)
+	img, err := a.build(ctx, f.Name, buildRequest{dir: dir, platforms: archs, python: st.Runtimes[string(functions.Python)]})
 	if err != nil {
 		return out, err
 	}

@@ -39,14 +39,14 @@ var now = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 // fakeTools stand in for the builder and the node.
 type fakeTools struct {
-	build    func(ctx context.Context, dir string, platforms []string, step func(string)) (image, error)
+	build    func(ctx context.Context, b buildRequest) (image, error)
 	scaffold func(dir, name string, rt functions.Runtime) error
 	runNode  func(ctx context.Context, cfg node.Config) error
 	safe     func(ctx context.Context, cfg node.Config) ([]string, error)
 }
 
-func (f *fakeTools) Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error) {
-	return f.build(ctx, dir, platforms, step)
+func (f *fakeTools) Build(ctx context.Context, b buildRequest) (image, error) {
+	return f.build(ctx, b)
 }
 
 func (f *fakeTools) Scaffold(dir, name string, rt functions.Runtime) error {

@@ -21,9 +21,9 @@ var (
 )
 
 // Build implements tools.
-func (product) Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error) {
+func (product) Build(ctx context.Context, b buildRequest) (image, error) {
 	var ps []cross.Platform
-	for _, s := range platforms {
+	for _, s := range b.platforms {
 		p, err := cross.ParsePlatform(s)
 		if err != nil {
 			return nil, archError(err)
@@ -32,7 +32,7 @@ func (product) Build(ctx context.Context, dir string, platforms []string, step f
 			ps = append(ps, p)
 		}
 	}
-	img, err := cross.Build(ctx, cross.Options{Dir: dir, Platforms: ps, Progress: step})
+	img, err := cross.Build(ctx, cross.Options{Dir: b.dir, Platforms: ps, Python: b.python, Progress: b.step})
 	if err != nil {
 		if fault := new(manifest.Error); errors.As(err, &fault) {
 			return nil, configError(err)

@@ -11,10 +11,8 @@ import (
 
 // tools are the parts of the product that commands set to work.
 type tools interface {
-	// Build makes an image of the function in the folder dir for platforms such
-	// as linux/arm/v7, or for this machine's if there are none. step is called
-	// with what is being done.
-	Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error)
+	// Build makes an image of a function.
+	Build(ctx context.Context, b buildRequest) (image, error)
 	// Scaffold writes a function that deploys as it is into the folder dir.
 	Scaffold(dir, name string, rt functions.Runtime) error
 	// RunNode runs a node until ctx is done.
@@ -22,6 +20,14 @@ type tools interface {
 	// Safe puts every output of a config to its safe value and returns the names
 	// of those that are.
 	Safe(ctx context.Context, cfg node.Config) ([]string, error)
+}
+
+// buildRequest says what is built.
+type buildRequest struct {
+	dir       string       // the function's folder
+	platforms []string     // such as linux/arm/v7; none: this machine's
+	python    string       // version of the node's python, such as 3.11.2; may be empty
+	step      func(string) // called with what is being done
 }
 
 // image is a built function.
