@@ -24,9 +24,9 @@ import (
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
 )
 
-// hostPath is the PATH in a sandbox with the node's own /usr: what a manifest's
+// HostPath is the PATH in a sandbox with the node's own /usr: what a manifest's
 // runtime means is found there, not in the PATH of whoever started the node.
-const hostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+const HostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // compileTime bounds compiling the python shim; without it instances start a
 // little slower.
@@ -70,7 +70,7 @@ func RealParts() Parts {
 			return mqtt.EndSession(ctx, b, clientID)
 		},
 		ClientID:  mqtt.ClientID,
-		Runtimes:  func(ctx context.Context) map[functions.Runtime]string { return runtimes.Discover(ctx, hostPath) },
+		Runtimes:  func(ctx context.Context) map[functions.Runtime]string { return runtimes.Discover(ctx, HostPath) },
 		Satisfies: runtimes.Satisfies,
 	}
 }
@@ -136,7 +136,7 @@ func openSandboxes(ctx context.Context, cfg *Config) (Sandboxes, error) {
 		h.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
-	if python, err := runtimes.Find(hostPath, "python3"); err == nil {
+	if python, err := runtimes.Find(HostPath, "python3"); err == nil {
 		ctx, cancel := context.WithTimeout(ctx, compileTime)
 		defer cancel()
 		if err := runtimes.Compile(ctx, shims, python); err != nil {

@@ -85,6 +85,7 @@ func (a *app) root() *cobra.Command {
 		a.deadCommand(),
 		a.deployCommand(),
 		a.describeCommand(),
+		a.doctorCommand(),
 		a.functionsCommand(),
 		a.initCommand(),
 		a.invokeCommand(),

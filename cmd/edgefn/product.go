@@ -10,6 +10,8 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/manifest"
 	"github.com/edgefn/edgefn/node"
+	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/doctor"
 )
 
 // product is the product itself, behind the commands.
@@ -59,4 +61,9 @@ func (product) RunNode(ctx context.Context, cfg node.Config) error {
 		return fmt.Errorf("set up node: %w", err)
 	}
 	return n.Run(ctx)
+}
+
+// Machine implements tools.
+func (product) Machine(status func(context.Context) (api.Status, error)) doctor.Machine {
+	return doctor.Here(status)
 }

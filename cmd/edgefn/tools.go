@@ -7,6 +7,8 @@ import (
 	"github.com/edgefn/edgefn/cross"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node"
+	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/doctor"
 )
 
 // tools are the parts of the product that commands set to work.
@@ -17,6 +19,8 @@ type tools interface {
 	Scaffold(dir, name string, rt functions.Runtime) error
 	// RunNode runs a node until ctx is done.
 	RunNode(ctx context.Context, cfg node.Config) error
+	// Machine is what doctor looks at; status asks its node.
+	Machine(status func(context.Context) (api.Status, error)) doctor.Machine
 	// Safe puts every output of a config to its safe value and returns the names
 	// of those that are.
 	Safe(ctx context.Context, cfg node.Config) ([]string, error)

@@ -3,8 +3,10 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,25 +39,53 @@ type cgroups struct {
 	cpu    string
 }
 
-func newCgroups(node string) (*cgroups, error) {
-	c := &cgroups{prefix: "/edgefn/" + node}
-	var st unix.Statfs_t
-	if err := unix.Statfs(cgroupRoot, &st); err != nil {
-		return nil, fmt.Errorf("find control groups at %s: %w", cgroupRoot, err)
+// Hierarchy is what a machine has of control groups.
+type Hierarchy struct {
+	V2     bool // the unified hierarchy; else one per controller
+	Memory bool // memory can be limited
+	PIDs   bool
+	CPU    bool // CPU time can be metered
+}
+
+// NoMemoryGroup is what a node says where Hierarchy has no Memory.
+const NoMemoryGroup = "memory limits are not enforced: the memory control group is off"
+
+// FindHierarchy looks at /sys/fs/cgroup below root. An error says that there
+// are no control groups.
+func FindHierarchy(root fs.FS) (Hierarchy, error) {
+	dir := strings.TrimPrefix(cgroupRoot, "/")
+	have, err := fs.ReadFile(root, dir+"/cgroup.controllers") // only the unified root has it
+	if err == nil {
+		names := strings.Fields(string(have))
+		return Hierarchy{V2: true, Memory: slices.Contains(names, "memory"), PIDs: slices.Contains(names, "pids"), CPU: true}, nil
 	}
-	if c.v2 = st.Type == unix.CGROUP2_SUPER_MAGIC; c.v2 {
+	has := func(controller string) bool {
+		_, err := fs.Stat(root, dir+"/"+controller+"/cgroup.procs")
+		return err == nil
+	}
+	h := Hierarchy{Memory: has("memory"), PIDs: has("pids"), CPU: has("cpuacct")}
+	if !h.CPU {
+		return h, fmt.Errorf("no control groups at %s that meter CPU time: %w", cgroupRoot, err)
+	}
+	return h, nil
+}
+
+func newCgroups(node string) (*cgroups, error) {
+	h, err := FindHierarchy(os.DirFS("/"))
+	if err != nil {
+		return nil, err
+	}
+	c := &cgroups{v2: h.V2, prefix: "/edgefn/" + node}
+	if c.v2 {
 		return c, c.unified()
 	}
 	// Not pids: joining a group of a v1 hierarchy waits for the kernel's RCU,
 	// milliseconds each time, and the limit on a slot's own user bounds the same.
-	for name, to := range map[string]*string{"memory": &c.memory, "cpuacct": &c.cpu} {
-		if _, err := os.Stat(filepath.Join(cgroupRoot, name, "cgroup.procs")); err == nil {
-			*to = filepath.Join(cgroupRoot, name) + c.prefix
-			c.dirs = append(c.dirs, *to)
-		}
-	}
-	if c.cpu == "" {
-		return nil, fmt.Errorf("no cpuacct controller at %s: execution cannot be metered", cgroupRoot)
+	c.cpu = filepath.Join(cgroupRoot, "cpuacct") + c.prefix
+	c.dirs = append(c.dirs, c.cpu)
+	if h.Memory {
+		c.memory = filepath.Join(cgroupRoot, "memory") + c.prefix
+		c.dirs = append(c.dirs, c.memory)
 	}
 	return c, nil
 }

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemSocket is where a system's own containerd listens.
-const systemSocket = "/run/containerd/containerd.sock"
+// SystemSocket is where a system's own containerd listens.
+const SystemSocket = "/run/containerd/containerd.sock"
 
 // runtimeState is where containerd's shims keep their sockets and the OCI
 // runtime its state, whatever folders containerd was given.
@@ -95,8 +95,8 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 		return nil, fmt.Errorf("prepare roots: %w", err)
 	}
 	address := cfg.Socket
-	if address == "" && answers(systemSocket) {
-		address = systemSocket
+	if address == "" && answers(SystemSocket) {
+		address = SystemSocket
 	}
 	if address == "" {
 		if h.private, err = startPrivate(ctx, filepath.Join(cfg.DataDir, "containerd"), filepath.Join(cfg.RunDir, "containerd"), h.log); err != nil {
@@ -176,7 +176,7 @@ func (h *Host) Status(ctx context.Context) (up bool, address, version string) {
 	case h.private != nil:
 		address = h.private.address
 	case address == "":
-		address = systemSocket
+		address = SystemSocket
 	}
 	ctx, cancel := context.WithTimeout(h.context(ctx), 2*time.Second)
 	defer cancel()
@@ -195,7 +195,7 @@ func (h *Host) Status(ctx context.Context) (up bool, address, version string) {
 func (h *Host) Warnings() []string {
 	var ws []string
 	if h.groups.memory == "" {
-		ws = append(ws, "memory limits are not enforced: the memory control group is off (on a Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and reboot)")
+		ws = append(ws, NoMemoryGroup+" (edgefn doctor says how to turn it on)")
 	}
 	return ws
 }
