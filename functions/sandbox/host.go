@@ -39,6 +39,8 @@ var (
 	ErrNoSpace = errors.New("disk of containerd is full")
 	// ErrBadImage: what was handed in is no image of a function.
 	ErrBadImage = errors.New("not an image of a function")
+	// ErrDevice: a granted device is not there, or is another one by now.
+	ErrDevice = errors.New("granted device")
 )
 
 // Config of a Host.
