@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +12,6 @@ import (
 
 // devicePoll is how often the devices of a running sandbox are looked at.
 const devicePoll = time.Second
-
-// errDevice is a granted device that is gone or is another one by now.
-var errDevice = errors.New("granted device")
 
 // device is a character device of the host that a sandbox is granted: a raw
 // bus. The sandbox sees it as /dev/NAME.
@@ -37,7 +33,7 @@ func findDevices(paths []string) ([]device, error) {
 	for _, p := range paths {
 		d := device{path: p}
 		if names[d.name()] {
-			return nil, fmt.Errorf("%w %s: another one is called %s too", errDevice, p, d.name())
+			return nil, fmt.Errorf("%w %s: another one is called %s too", ErrDevice, p, d.name())
 		}
 		names[d.name()] = true
 		n, err := d.number()
@@ -56,12 +52,12 @@ func (d device) name() string { return filepath.Base(d.path) }
 func (d device) number() (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(d.path, &st); err != nil {
-		return 0, fmt.Errorf("%w %s is not there (%w): is it plugged in, and are its bus and driver enabled?", errDevice, d.path, err)
+		return 0, fmt.Errorf("%w %s is not there (%w): is it plugged in, and are its bus and driver enabled?", ErrDevice, d.path, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return 0, fmt.Errorf("%w %s is no character device", errDevice, d.path)
+		return 0, fmt.Errorf("%w %s is no character device", ErrDevice, d.path)
 	}
-	return uint64(st.Rdev), nil //nolint:unconvert // 32 bits wide on some machines
+	return st.Rdev, nil
 }
 
 // check reports a device that is gone, or whose number has changed: the number
@@ -72,7 +68,7 @@ func (d device) check() error {
 		return err
 	}
 	if n != d.rdev {
-		return fmt.Errorf("%w %s has come back with another number: it was plugged in anew", errDevice, d.path)
+		return fmt.Errorf("%w %s has come back with another number: it was plugged in anew", ErrDevice, d.path)
 	}
 	return nil
 }

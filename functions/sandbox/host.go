@@ -43,6 +43,8 @@ var (
 	ErrPlatform = errors.New("image is for other platforms")
 	// ErrBadImage: what was handed in is no image of a function.
 	ErrBadImage = errors.New("not an image of a function")
+	// ErrDevice: a granted device is not there, or is another one by now.
+	ErrDevice = errors.New("granted device")
 )
 
 // Config of a Host.

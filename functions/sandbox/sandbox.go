@@ -46,8 +46,8 @@ type Spec struct {
 	// Devices are character devices of the host by path, such as /dev/i2c-1,
 	// that instances may read, write and control under the same name in /dev.
 	// There is no other way to a device. The caller has checked the grants. One
-	// that is not there when a sandbox is opened is an error of Open; one that
-	// goes, or comes back with another number, ends the sandbox within a second.
+	// that is not there when a sandbox is opened is ErrDevice; one that goes, or
+	// comes back with another number, ends the sandbox within a second.
 	Devices []string
 }
 
