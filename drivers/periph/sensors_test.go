@@ -42,7 +42,7 @@ func (b *bus) Tx(addr uint16, w, r []byte) error {
 	switch {
 	case !slices.Contains(b.answer, addr):
 		return errNAK
-	case len(w) == 0 && len(r) == 1: // is somebody there?
+	case len(w) == 0 && (b.Count == len(b.Ops) || len(b.Ops[b.Count].W) > 0): // is somebody there?
 		return nil
 	case b.ones:
 		for i := range r {
@@ -444,4 +444,3 @@ func TestPermission(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
