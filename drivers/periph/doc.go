@@ -27,4 +27,6 @@
 //   - ads1x15 reads the result after the nominal time, but the chip's clock may
 //     be a tenth slower, and then the result is the channel's before: the end of the
 //     conversion is waited for underneath it.
+//   - ds18b20 looks for the 85 degrees of a chip that has not converted, but takes
+//     them for kelvins and never finds them: they are looked for here.
 package periph

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -58,13 +59,19 @@ func (d *Driver) ds18b20(s drivers.Spec, t drivers.SensorType) (reader, io.Close
 	if err != nil {
 		return nil, nil, errors.Join(fault(err), b.Close())
 	}
+	last := math.Inf(-1)
 	return func() (map[drivers.Quantity]float64, error) {
 		left.renew()
 		var e physic.Env
 		if err := dev.Sense(&e); err != nil {
 			return nil, fault(err)
 		}
-		return map[drivers.Quantity]float64{temperature: e.Temperature.Celsius()}, nil
+		v := e.Temperature.Celsius()
+		if v == powerOn && math.Abs(v-last) > nearPowerOn {
+			return nil, errPowerOn
+		}
+		last = v
+		return map[drivers.Quantity]float64{temperature: v}, nil
 	}, b, nil
 }
 
@@ -120,7 +127,12 @@ const (
 	reservedByte = 5 // always 0xff
 	countByte    = 6 // 0x0c until the first conversion
 	powerOn      = 85.0
+	// nearPowerOn is how near the reading before must have been to 85 degrees for
+	// them to be believed, where the count byte is not at hand.
+	nearPowerOn = 2.0
 )
+
+var errPowerOn = fmt.Errorf("%w: it has the 85 degrees that it starts with: it lost its power before it had converted", drivers.ErrFault)
 
 // parseW1Slave reads what w1_therm gives: twice the scratchpad, with the
 // checksum's verdict, and the temperature in thousandths.
@@ -150,7 +162,7 @@ func parseW1Slave(text string) (float64, error) {
 	}
 	t := float64(n) / 1000
 	if t == powerOn && raw[countByte] == 0x0c {
-		return 0, fmt.Errorf("%w: it has the 85 degrees that it starts with: it lost its power before it had converted", drivers.ErrFault)
+		return 0, errPowerOn
 	}
 	return t, nil
 }

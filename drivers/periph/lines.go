@@ -19,7 +19,7 @@ func (d *Driver) Input(s drivers.Spec) (drivers.Input, error) {
 		return newPinInput(s, p.pin)
 	}
 	i := &input{d: d, spec: s}
-	if err := i.take(want{name: s.Name, flags: bias(s.Pull)}); err != nil {
+	if err := i.take(ask{name: s.Name, flags: bias(s.Pull)}); err != nil {
 		return nil, err
 	}
 	return i, nil
@@ -67,12 +67,12 @@ type input struct {
 
 // take requests the line. It looks it up again: the chip may have come back
 // under another name. The caller holds mu, or is the only one yet.
-func (i *input) take(w want) error {
+func (i *input) take(w ask) error {
 	p, err := i.d.find(i.spec.Line)
 	if err != nil {
 		return err
 	}
-	i.req, err = i.d.ask(p, w)
+	i.req, err = i.d.request(p, w)
 	return err
 }
 
@@ -91,7 +91,7 @@ func (i *input) Read() (bool, error) {
 		return false, drivers.ErrClosed
 	}
 	if i.req == nil {
-		if err := i.take(want{name: i.spec.Name, flags: bias(i.spec.Pull)}); err != nil {
+		if err := i.take(ask{name: i.spec.Name, flags: bias(i.spec.Pull)}); err != nil {
 			return false, err
 		}
 	}
@@ -118,7 +118,7 @@ func (i *input) Watch(w drivers.Watch, f func(drivers.RawEdge, error)) (func(), 
 		flags |= uapi.LineFlagV2EdgeFalling
 	}
 	i.free()
-	if err := i.take(want{name: i.spec.Name, flags: flags, debounce: w.Debounce}); err != nil {
+	if err := i.take(ask{name: i.spec.Name, flags: flags, debounce: w.Debounce}); err != nil {
 		return nil, err
 	}
 	req, done := i.req, make(chan struct{})
@@ -154,7 +154,7 @@ func (i *input) hold() {
 	if i.closed || i.req != nil {
 		return
 	}
-	if err := i.take(want{name: i.spec.Name, flags: bias(i.spec.Pull)}); err != nil {
+	if err := i.take(ask{name: i.spec.Name, flags: bias(i.spec.Pull)}); err != nil {
 		i.d.log.Warn("line is not held any more", "device", i.spec.Name, "err", err)
 	}
 }
@@ -179,7 +179,7 @@ func (o *output) take(high bool) error {
 	if err != nil {
 		return err
 	}
-	o.req, err = o.d.ask(p, want{name: o.spec.Name, flags: uapi.LineFlagV2Output, high: high})
+	o.req, err = o.d.request(p, ask{name: o.spec.Name, flags: uapi.LineFlagV2Output, high: high})
 	return err
 }
 

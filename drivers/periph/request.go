@@ -26,16 +26,16 @@ const eventSize = int(unsafe.Sizeof(uapi.LineEvent{}))
 // request is a line that the kernel has given us.
 type request struct{ file *os.File }
 
-// want is what a line is requested as.
-type want struct {
+// ask is what a line is requested as.
+type ask struct {
 	name     string // of the device, for the kernel's list of consumers
 	flags    uapi.LineFlagV2
 	debounce time.Duration
 	high     bool // of an output
 }
 
-// ask requests a line.
-func (d *Driver) ask(p place, w want) (*request, error) {
+// request asks the kernel for a line.
+func (d *Driver) request(p place, w ask) (*request, error) {
 	dev, err := os.OpenFile(d.path("dev", p.chip), os.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fault(fmt.Errorf("take line %s: %w", p.at, err))
