@@ -381,11 +381,26 @@ func (n *Node) drain(base context.Context, server *http.Server) {
 	for _, t := range tasks {
 		t.stop()
 	}
-	// Logs that are followed end only by this.
+	// Those who invoke something wait for it as the senders of events do.
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		n.calls.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	// The last answers leave; logs that are followed end only by the second.
+	ctx, cancel = context.WithTimeout(base, answerTime)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		n.log.Debug("control socket", logErr, err)
+	}
 	if err := server.Close(); err != nil {
 		n.log.Debug("control socket", logErr, err)
 	}
-	n.calls.Wait()
+	<-ended
 }
 
 // stopPools ends every pool, all at once.

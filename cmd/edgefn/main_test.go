@@ -23,6 +23,7 @@ import (
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
 	"github.com/edgefn/edgefn/node/api/apitest"
+	"github.com/edgefn/edgefn/node/doctor"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -42,6 +43,7 @@ type fakeTools struct {
 	build    func(ctx context.Context, b buildRequest) (image, error)
 	scaffold func(dir, name string, rt functions.Runtime) error
 	runNode  func(ctx context.Context, cfg node.Config) error
+	machine  func(status func(context.Context) (api.Status, error)) doctor.Machine
 	safe     func(ctx context.Context, cfg node.Config) ([]string, error)
 }
 
@@ -54,6 +56,10 @@ func (f *fakeTools) Scaffold(dir, name string, rt functions.Runtime) error {
 }
 
 func (f *fakeTools) RunNode(ctx context.Context, cfg node.Config) error { return f.runNode(ctx, cfg) }
+
+func (f *fakeTools) Machine(status func(context.Context) (api.Status, error)) doctor.Machine {
+	return f.machine(status)
+}
 
 func (f *fakeTools) Safe(ctx context.Context, cfg node.Config) ([]string, error) {
 	return f.safe(ctx, cfg)
