@@ -90,6 +90,14 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if h.groups, err = newCgroups(h.id); err != nil {
 		return nil, err
 	}
+	if err := errors.Join(mount.UnmountAll(cfg.ShimsDir, unix.MNT_DETACH), mountExecutable(cfg.ShimsDir)); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", cfg.ShimsDir, err)
+	}
+	defer func() {
+		if err != nil {
+			h.Close(context.WithoutCancel(ctx))
+		}
+	}()
 	if err := writeInit(cfg.ShimsDir); err != nil {
 		return nil, err
 	}
@@ -106,11 +114,6 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 		}
 		address = h.private.address
 	}
-	defer func() {
-		if err != nil {
-			h.Close(context.WithoutCancel(ctx))
-		}
-	}()
 	h.client, err = containerd.New(address, containerd.WithDefaultNamespace(h.namespace()), containerd.WithTimeout(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoContainerd, address, err)
@@ -159,6 +162,7 @@ func (h *Host) Close(ctx context.Context) {
 		_ = h.client.Close()
 	}
 	h.groups.removeAll()
+	_ = mount.UnmountAll(h.cfg.ShimsDir, unix.MNT_DETACH)
 	_ = os.RemoveAll(h.skeletonDir())
 	_ = os.RemoveAll(h.sandboxesDir())
 	if h.private != nil {

@@ -187,7 +187,7 @@ func (s *Sandbox) mounts(dir string, hostID uint32) ([]specs.Mount, error) {
 	if err := writeFile(hosts, []byte(hostsFile(f.Grants.Connect))); err != nil {
 		return nil, err
 	}
-	ms := []specs.Mount{readOnly(s.h.cfg.ShimsDir, "/edgefn"), readOnly(hosts, "/etc/hosts")}
+	ms := []specs.Mount{readOnly(s.h.cfg.ShimsDir, "/edgefn"), readOnly(hosts, "/etc/hosts", "noexec")}
 	if f.Image == "" {
 		ms = append(ms, hostMounts()...)
 	}
@@ -204,7 +204,7 @@ func (s *Sandbox) mounts(dir string, hostID uint32) ([]specs.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		ms = append(ms, readOnly(secrets, "/run/secrets"))
+		ms = append(ms, readOnly(secrets, "/run/secrets", "noexec"))
 	}
 	nodes, err := mountDevices(dir, s.devices)
 	return append(ms, nodes...), err

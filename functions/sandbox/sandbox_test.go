@@ -117,7 +117,11 @@ func config(t testing.TB) sandbox.Config {
 	must(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	cfg := sandbox.Config{DataDir: dir + "/d", RunDir: dir + "/r", ShimsDir: dir + "/r/shims", SecretsDir: dir + "/s"}
-	must(t, os.Mkdir(cfg.SecretsDir, 0o700))
+	must(t, errors.Join(os.Mkdir(cfg.SecretsDir, 0o700), os.Mkdir(cfg.RunDir, 0o755)))
+	// As Debian mounts /run.
+	must(t, unix.Mount("run", cfg.RunDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"))
+	// Detached, since a shim may still be on its way out.
+	t.Cleanup(func() { must(t, unix.Unmount(cfg.RunDir, unix.MNT_DETACH)) })
 	return cfg
 }
 
