@@ -56,8 +56,7 @@ type RawEdge struct {
 // Output is a line that is driven. Levels are of the voltage. Its methods are
 // not called concurrently.
 type Output interface {
-	// Set drives the line. After an error, the next Set tries to take the line
-	// anew if it has to.
+	// Set drives the line, and takes it anew if it was lost.
 	Set(high bool) error
 	// Close lets go of the line. Which level it takes then is up to the chip's kernel
 	// driver: some keep it, some make it an input.

@@ -22,6 +22,8 @@
 //   - go-gpiocdev's Line drops the size of the event buffer on its way to the
 //     kernel, so 16 edges fit, and spins when the chip is removed. Lines are
 //     requested through its uapi package, and read here.
+//   - The kernel reads the level when it gets to an edge, not when it happened, and
+//     makes one edge of several that it gets to at once; it numbers that one only.
 //   - bmxx80 waits for the end of a conversion for ever, and a bus whose lines
 //     hang reads as ones, which looks like a conversion: transfers are counted.
 //   - ads1x15 reads the result after the nominal time, but the chip's clock may

@@ -183,16 +183,15 @@ func (o *output) take(high bool) error {
 	return err
 }
 
+// Set drives the line, and takes it anew if it was lost.
 func (o *output) Set(high bool) error {
-	if o.req == nil {
-		return o.take(high)
+	if o.req != nil {
+		if err := o.req.set(high); err == nil {
+			return nil
+		}
+		_ = o.Close() // what take meets tells more
 	}
-	err := o.req.set(high)
-	if err != nil {
-		_ = o.Close()
-		return fault(err)
-	}
-	return nil
+	return o.take(high)
 }
 
 func (o *output) Close() error {
