@@ -10,11 +10,12 @@ INIT     := functions/sandbox/carried/edgefn-init-$(GOARCH)
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.11.0
 GOFUMPT       := mvdan.cc/gofumpt@v0.9.2
+NFPM          := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
 export CGO_ENABLED := 0
 
-.PHONY: help build init demo test check bench setup clean
+.PHONY: help build init demo test check bench deb setup clean
 .DEFAULT_GOAL := build
 
 help:           ## list the targets
@@ -45,11 +46,17 @@ check: init $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## formatting, linters, impo
 bench: setup build ## ratios within one run, as a table and bench.json
 	@go run ./testbed/bench -o bin/bench.json
 
+deb: $(TOOLS)/nfpm ## dist/edgefn_VERSION_ARCH.deb for arm64, armhf and amd64
+	@go run ./cross/package -nfpm $(TOOLS)/nfpm $(DEBFLAGS)
+
 $(TOOLS)/golangci-lint:
 	@echo "building $(GOLANGCI_LINT)"; GOBIN=$(TOOLS) go install $(GOLANGCI_LINT)
 
 $(TOOLS)/gofumpt:
 	@GOBIN=$(TOOLS) go install $(GOFUMPT)
+
+$(TOOLS)/nfpm:
+	@echo "building $(NFPM)"; GOBIN=$(TOOLS) go install $(NFPM)
 
 clean:          ## remove what was built
 	@rm -rf bin dist functions/sandbox/carried/edgefn-init-*

@@ -22,13 +22,16 @@ const DefaultMaxSize = 512 << 20
 type Options struct {
 	Dir       string       // the function's folder, with edgefn.yaml
 	Platforms []Platform   // none: that of this machine
+	Python    string       // version of the python that will run it, such as 3.11.2; empty: that of the pip at hand
 	Progress  func(string) // called with each step, for people; may be nil
 	Offline   bool         // use no network
 	MaxSize   int64        // bytes of the files of one platform's image; 0: DefaultMaxSize
 }
 
-// appPath is functions.AppDir as a path in a layer.
-const appPath = "app"
+const (
+	appPath    = "app"    // functions.AppDir as a path in a layer
+	vendorName = "vendor" // folder of Python packages as they are
+)
 
 // builder is one build.
 type builder struct {
@@ -125,8 +128,20 @@ func removeAll(dir string) error {
 // build makes the parts of every platform's image. After an error it returns those
 // that were made.
 func (b *builder) build(ctx context.Context) ([]contents, error) {
-	src, err := b.source()
+	out, err := readIgnores(b.root)
 	if err != nil {
+		return nil, err
+	}
+	src, err := b.source(out)
+	if err != nil {
+		return nil, err
+	}
+	over, err := b.overlays(out)
+	if err != nil {
+		return nil, err
+	}
+	// What the author's own files lack is said before any tool runs.
+	if err := b.checkSource(src, over); err != nil {
 		return nil, err
 	}
 	var bases *baseSource
@@ -159,6 +174,14 @@ func (b *builder) build(ctx context.Context) ([]contents, error) {
 		trees, err := step(ctx, p, c.base != nil && c.base.musl)
 		if err != nil {
 			return parts, err
+		}
+		if own := over.of(p); own != nil {
+			trees = append(slices.Clone(trees), own)
+		}
+		if b.f.Runtime == functions.Node {
+			if err := b.checkModules(p, laid(trees...)); err != nil {
+				return parts, err
+			}
 		}
 		var below int64
 		if c.base != nil {
@@ -194,13 +217,33 @@ func rooted(t tree) tree {
 	return append(tree{{path: appPath, kind: fs.ModeDir}}, t...)
 }
 
-// source lists the author's files that belong into the image.
-func (b *builder) source() (tree, error) {
-	patterns, err := readIgnores(b.root)
-	if err != nil {
-		return nil, err
+// checkSource refuses what cannot be right on some platform, whatever the tools
+// of the language add.
+func (b *builder) checkSource(src tree, over overlays) error {
+	if b.f.Runtime == functions.Go {
+		return nil // it is compiled for each
 	}
+	var errs []error
+	for _, p := range b.o.Platforms {
+		seen := laid(&src, over.of(p))
+		if b.f.Runtime == functions.Exec {
+			if err := b.checkProgram(p, seen); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
+		errs = append(errs, checkNative(p, seen))
+	}
+	return errors.Join(errs...)
+}
+
+// source lists the author's files that belong into every image, without what
+// the author leaves out.
+func (b *builder) source(patterns ignores) (tree, error) {
 	out := []string{manifest.FileName, ignoreName}
+	if info, err := b.root.Stat(platformName); err == nil && info.IsDir() {
+		out = append(out, platformName)
+	}
 	if b.f.Image != "" {
 		if file, local := localBase(b.o.Dir, b.f.Image); local {
 			if rel, err := filepath.Rel(b.o.Dir, file); err == nil {
@@ -245,7 +288,7 @@ func (b *builder) language(ctx context.Context, src tree) (platformStep, error) 
 	case functions.Go:
 		return b.goStep(ctx)
 	case functions.Python:
-		deps, code := split(src, path.Join(appPath, "vendor"))
+		deps, code := split(src, path.Join(appPath, vendorName))
 		if !b.has(requirementsName) {
 			return fixed(deps, code), nil
 		}
@@ -263,7 +306,7 @@ func (b *builder) language(ctx context.Context, src tree) (platformStep, error) 
 			return plan.universal, b.nodeDeps(ctx, p, musl, plan, dir)
 		}), nil
 	case functions.Exec:
-		return fixed(nil, src), b.checkProgram(src)
+		return fixed(nil, src), nil
 	}
 	return nil, fmt.Errorf("runtime %q cannot be built", b.f.Runtime)
 }
@@ -337,20 +380,33 @@ func (b *builder) goStep(ctx context.Context) (platformStep, error) {
 	}, nil
 }
 
-// checkProgram refuses a program among the author's files that cannot be run.
-func (b *builder) checkProgram(src tree) error {
+// checkProgram refuses a program among the author's files that cannot be run on
+// p. seen are the files of its image.
+func (b *builder) checkProgram(p Platform, seen tree) error {
 	name := b.f.Handler[0]
 	if !strings.HasPrefix(name, "./") {
 		return nil // of the system, or of the base image
 	}
-	i := slices.IndexFunc(src, func(e entry) bool { return e.path == path.Join(appPath, name) })
+	i := slices.IndexFunc(seen, func(e entry) bool { return e.path == path.Join(appPath, name) })
 	switch {
 	case i < 0 && b.f.Image == "":
-		return fmt.Errorf("handler: %s is not there; name a file of the folder that %s does not leave out", name, ignoreName)
-	case i >= 0 && src[i].kind == 0 && !src[i].exec:
-		return fmt.Errorf("handler: %s is not executable; run chmod +x %s", name, path.Join(filepath.ToSlash(b.o.Dir), name))
-	case i >= 0 && src[i].kind == fs.ModeDir:
+		return fmt.Errorf("handler: %s is not there for %s; name a file of the folder that %s does not leave out, or put one for each platform into %s/%s and its like",
+			name, p, ignoreName, platformName, p.folder())
+	case i < 0:
+		return nil // of the base image
+	case seen[i].kind == fs.ModeDir:
 		return fmt.Errorf("handler: %s is a folder", name)
+	case seen[i].kind != 0:
+		return nil
+	case !seen[i].exec:
+		return fmt.Errorf("handler: %s is not executable; run chmod +x %s", name, path.Join(filepath.ToSlash(b.o.Dir), name))
+	}
+	n, err := readNative(seen[i])
+	if err != nil {
+		return fmt.Errorf("handler: %s: %w", name, err)
+	}
+	if n != nil && !slices.ContainsFunc(n.serves, p.Runs) {
+		return fmt.Errorf("handler: %w", &nativeError{p, []*native{n}})
 	}
 	return nil
 }

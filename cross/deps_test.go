@@ -92,8 +92,8 @@ func TestWheelsPerPlatform(t *testing.T) {
 		files["wheels/fast-1.0-"+tag+".whl"] = wheelOf(t, "fast", tag, "who = '"+tag+"'\n")
 	}
 	dir := folder(t, files)
-	img := build(t, dir, platform(t, "amd64"), platform(t, "arm64"), platform(t, "arm/v6"))
-	for i, want := range []string{"manylinux_2_17_x86_64", "manylinux2014_aarch64", "linux_armv6l"} {
+	img := build(t, dir, platform(t, "amd64"), platform(t, "arm64"), platform(t, "arm/v6"), platform(t, "arm/v7"))
+	for i, want := range []string{"manylinux_2_17_x86_64", "manylinux2014_aarch64", "linux_armv6l", "linux_armv6l"} {
 		one := images(t, img)[i]
 		if got := text(t, one, "app/.deps/fast/__init__.py"); !strings.Contains(got, want) {
 			t.Errorf("platform %d got the wheel %s, want %s", i, got, want)
@@ -110,9 +110,23 @@ func TestWheelsPerPlatform(t *testing.T) {
 	if again := build(t, dir, img.Platforms()...); again.Digest() != img.Digest() {
 		t.Error("the same wheels gave another digest")
 	}
+	if err := os.Remove(filepath.Join(dir, "wheels/fast-1.0-py3-none-linux_armv6l.whl")); err != nil {
+		t.Fatal(err)
+	}
 	_, err := cross.Build(t.Context(), cross.Options{Dir: dir, Platforms: []cross.Platform{platform(t, "arm/v7")}})
-	if err == nil || !strings.Contains(err.Error(), "linux/arm/v7") || !strings.Contains(err.Error(), "fast") || !strings.Contains(err.Error(), "wheels/") {
-		t.Errorf("no wheel for the platform: %v, want the platform, the package and what to do", err)
+	if err == nil {
+		t.Fatal("no wheel for the platform: it was built")
+	}
+	for _, want := range []string{
+		"native wheels for linux/arm/v7 are missing", "wheels/fast-1.0-py3-none-manylinux2014_aarch64.whl serves linux/arm64\n",
+		"pip download -d wheels --only-binary=:all: --platform manylinux2014_armv7l fast==1.0",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no wheel for the platform: %v, want %q", err, want)
+		}
+	}
+	if strings.Contains(err.Error(), "plain") {
+		t.Errorf("a wheel that serves all is named: %v", err)
 	}
 }
 

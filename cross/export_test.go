@@ -13,3 +13,9 @@ func Ignored(patterns, path string, dir bool) (bool, error) {
 	}
 	return g.match(path, dir), nil
 }
+
+// CPUArch reads the architecture out of arm's build attributes.
+var CPUArch = cpuArch
+
+// NeedsARMv7 reads the build attributes of a program.
+var NeedsARMv7 = needsARMv7

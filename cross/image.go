@@ -51,13 +51,20 @@ func (m *Image) Digest() string { return m.digest }
 // Platforms are those that the image can run on.
 func (m *Image) Platforms() []Platform { return slices.Clone(m.platforms) }
 
-// Size is the number of bytes that WriteLayout writes for its content.
-func (m *Image) Size() int64 {
-	var sum int64
-	for _, b := range m.blobs {
-		sum += b.size
+// Blob is one piece of an image: a layer, a configuration, a manifest or the
+// index.
+type Blob struct {
+	Digest string
+	Size   int64 // in bytes, as it is sent
+}
+
+// Blobs are the pieces of the image, each once.
+func (m *Image) Blobs() []Blob {
+	out := make([]Blob, len(m.blobs))
+	for i, b := range m.blobs {
+		out[i] = Blob{b.hash.String(), b.size}
 	}
-	return sum
+	return out
 }
 
 // Close gives the image's disk space back. It may not be written afterwards.
@@ -184,7 +191,11 @@ const layoutVersion = `{"imageLayoutVersion":"1.0.0"}`
 
 // WriteTar writes the image as a tar of an OCI layout, as containerd and skopeo
 // import it. The same image gives the same bytes.
-func (m *Image) WriteTar(w io.Writer) error {
+func (m *Image) WriteTar(w io.Writer) error { return m.WriteTarWithout(w, nil) }
+
+// WriteTarWithout is WriteTar for a reader who has some of the blobs, named by
+// their digests: those are left out.
+func (m *Image) WriteTarWithout(w io.Writer, there map[string]bool) error {
 	tw := tar.NewWriter(w)
 	head := func(name string, kind byte, mode, size int64) error {
 		return tw.WriteHeader(&tar.Header{Name: name, Typeflag: kind, Mode: mode, Size: size, ModTime: time.Unix(0, 0)})
@@ -201,6 +212,9 @@ func (m *Image) WriteTar(w io.Writer) error {
 		return err
 	}
 	for _, b := range m.blobs {
+		if there[b.hash.String()] {
+			continue
+		}
 		if err := head(path.Join("blobs/sha256", b.hash.Hex), tar.TypeReg, 0o644, b.size); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ type npmPlan struct {
 	install   bool     // npm ci
 	universal bool     // what it installs is the same for every platform
 	scripts   []string // packages whose install scripts are not run
+	optional  []string // those of them that the function can do without
 }
 
 // planNode reads package.json and its lock file.
@@ -67,20 +69,23 @@ func (b *builder) readLock(name string) (npmPlan, error) {
 		Packages map[string]struct {
 			OS, CPU, Libc    json.RawMessage
 			HasInstallScript bool `json:"hasInstallScript"`
-			Dev              bool
+			Dev, Optional    bool
 		} `json:"packages"`
 	}
 	if err := json.Unmarshal(text, &lock); err != nil {
 		return npmPlan{}, fmt.Errorf("read %s: %w", name, err)
 	}
 	plan := npmPlan{install: true, universal: lock.Version >= 2}
-	for path, p := range lock.Packages {
+	for at, p := range lock.Packages {
 		if p.Dev {
 			continue
 		}
 		plan.universal = plan.universal && p.OS == nil && p.CPU == nil && p.Libc == nil
-		if p.HasInstallScript && path != "" {
-			plan.scripts = append(plan.scripts, strings.TrimPrefix(path, modulesName+"/"))
+		if p.HasInstallScript && at != "" {
+			plan.scripts = append(plan.scripts, strings.TrimPrefix(at, modulesName+"/"))
+			if p.Optional {
+				plan.optional = append(plan.optional, strings.TrimPrefix(at, modulesName+"/"))
+			}
 		}
 	}
 	slices.Sort(plan.scripts)
@@ -130,10 +135,51 @@ func (b *builder) nodeDeps(ctx context.Context, p Platform, musl bool, plan npmP
 	return nil
 }
 
+// bindingName is in a package that is an addon, to be compiled when it is
+// installed.
+const bindingName = "binding.gyp"
+
+// checkModules refuses packages whose native code is not there for p. seen are
+// the files of its image.
+func (b *builder) checkModules(p Platform, seen tree) error {
+	if err := checkNative(p, seen); err != nil {
+		return err
+	}
+	plan, err := b.planNode()
+	if err != nil || !plan.install {
+		return err
+	}
+	for _, name := range plan.scripts {
+		dir := path.Join(modulesName, name)
+		addon, code := false, tree{}
+		for _, e := range seen {
+			in, ok := strings.CutPrefix(e.path, path.Join(appPath, dir)+"/")
+			addon = addon || ok && in == bindingName
+			if ok && strings.HasSuffix(in, ".node") {
+				code = append(code, e)
+			}
+		}
+		found, err := natives(code)
+		if err != nil {
+			return err
+		}
+		if !addon || slices.ContainsFunc(found, func(f *native) bool { return slices.ContainsFunc(f.serves, p.Runs) }) {
+			continue
+		}
+		if slices.Contains(plan.optional, name) {
+			b.o.Progress(fmt.Sprintf("node: %s is left without its native part for %s", name, p))
+			continue
+		}
+		return fmt.Errorf("package %s is an addon that npm would compile, and nothing here compiles for %s: build it on such a machine (npm rebuild %s) and put the outcome into %s/",
+			name, p, name, path.Join(platformName, p.folder(), dir, "build/Release"))
+	}
+	return nil
+}
+
 // copySource copies the author's files, ignored ones too, but no packages.
 func (b *builder) copySource(dir string) error {
 	t, err := walk(b.root, "", func(p string, isDir bool) bool {
-		return p == ".git" || (isDir && (p == modulesName || strings.HasSuffix(p, "/"+modulesName)))
+		return p == ".git" || p == platformName || (isDir && (p == modulesName || strings.HasSuffix(p, "/"+modulesName)))
 	})
 	if err != nil {
 		return err

@@ -53,6 +53,10 @@ func Host() Platform {
 	return p
 }
 
+// Runs reports whether a machine of platform p runs what was made for o: an arm
+// machine runs what was made for older ones too.
+func (p Platform) Runs(o Platform) bool { return fits(p, "linux", o.Arch, o.Variant) >= 0 }
+
 func (p Platform) oci() *v1.Platform {
 	return &v1.Platform{OS: "linux", Architecture: p.Arch, Variant: p.Variant}
 }

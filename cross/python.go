@@ -40,11 +40,17 @@ func wheelTags(p Platform, musl bool) []string {
 			tags = append(tags, fmt.Sprintf("manylinux%s_%s", old, arch))
 		}
 	}
-	return append(tags, "linux_"+arch)
+	tags = append(tags, "linux_"+arch)
+	if p.Variant == "v7" {
+		tags = append(tags, "linux_armv6l") // which it runs, if there is nothing better
+	}
+	return tags
 }
 
 // pythonDeps installs requirements.txt for one platform into dir/.deps. It
-// reports whether the same serves every platform.
+// reports whether the same serves every platform. Wheels are chosen for that
+// platform and its python; markers in requirements (PEP 508) mean this machine,
+// since that is how pip reads them.
 func (b *builder) pythonDeps(ctx context.Context, p Platform, musl bool, dir string) (universal bool, err error) {
 	target := filepath.Join(dir, depsName)
 	if err := os.MkdirAll(target, 0o700); err != nil {
@@ -61,6 +67,10 @@ func (b *builder) pythonDeps(ctx context.Context, p Platform, musl bool, dir str
 	for _, tag := range wheelTags(p, musl) {
 		argv = append(argv, "--platform="+tag)
 	}
+	// In an image of its own is a python that nobody here knows.
+	if b.f.Image == "" && b.o.Python != "" {
+		argv = append(argv, "--python-version="+minorVersion(b.o.Python))
+	}
 	offline := b.has(wheelsName)
 	if offline {
 		argv = append(argv, "--no-index", "--find-links="+wheelsName)
@@ -68,12 +78,21 @@ func (b *builder) pythonDeps(ctx context.Context, p Platform, musl bool, dir str
 	env := []string{"PIP_USER=0", "PIP_REQUIRE_VIRTUALENV=0", "PIP_TARGET=", "PIP_PREFIX=", "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8"}
 	if _, err := b.tool(ctx, b.o.Dir, env, argv...); err != nil {
 		hint := "packages must have a wheel for this platform; put what is not on the index into a wheels/ or vendor/ folder"
+		if why := b.missingWheels(p, musl); offline && why != "" {
+			return false, fmt.Errorf("install %s for %s: %s", requirementsName, p, why)
+		}
 		if offline {
 			hint = "with a wheels/ folder the network is not used: it must hold a wheel of each package, also of those that packages need"
 		}
 		return false, fmt.Errorf("install %s for %s: %s: %w", requirementsName, p, hint, err)
 	}
 	return cleanDeps(target)
+}
+
+// minorVersion is what wheels are made for: 3.11 of 3.11.2.
+func minorVersion(v string) string {
+	parts := strings.SplitN(v, ".", 3)
+	return strings.Join(parts[:min(2, len(parts))], ".")
 }
 
 // findPip looks for pip once, and says what will be used.

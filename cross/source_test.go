@@ -155,8 +155,8 @@ func TestWrittenImages(t *testing.T) {
 	if err := validate.Index(top); err != nil {
 		t.Errorf("layout: %v", err)
 	}
-	if img.Size() <= 0 || img.Function.Name != "f" {
-		t.Errorf("image is %d bytes of %v", img.Size(), img.Function)
+	if n := len(img.Blobs()); n == 0 || img.Function.Name != "f" {
+		t.Errorf("image has %d blobs of %v", n, img.Function)
 	}
 }
 

@@ -16,8 +16,12 @@ type Event struct {
 
 // Types of events.
 const (
-	TypeMQTT   = "edgefn.mqtt.message"
-	TypeInvoke = "edgefn.invoke"
+	TypeMQTT      = "edgefn.mqtt.message"
+	TypeEdge      = "edgefn.gpio.edge"
+	TypeReading   = "edgefn.sensor.reading"
+	TypeFault     = "edgefn.sensor.fault"
+	TypeRecovered = "edgefn.sensor.recovered"
+	TypeInvoke    = "edgefn.invoke"
 )
 
 // Extensions of an MQTT event.
@@ -35,7 +39,8 @@ type Result struct {
 }
 
 // Effect is something that an invocation asks the node to do once it has
-// succeeded: one of Put, Delete, Publish or Invoke.
+// succeeded: one of Put, Delete, Publish, Invoke, SetLine, PulseLine or
+// ReleaseLine.
 type Effect interface{ effect() }
 
 // Put writes a value in a function's state space.
@@ -66,10 +71,31 @@ type Invoke struct {
 	Event    Event
 }
 
-func (Put) effect()     {}
-func (Delete) effect()  {}
-func (Publish) effect() {}
-func (Invoke) effect()  {}
+// SetLine commands an output line: on is its active level. It takes place at
+// least once.
+type SetLine struct {
+	Line string
+	On   bool
+}
+
+// PulseLine commands an output line on, and off again after a time. It takes
+// place at most once, also across a crash.
+type PulseLine struct {
+	Line string
+	For  time.Duration // 1 ms to MaxPulse
+}
+
+// ReleaseLine gives the function's command of an output line up: the line takes
+// the value of the next holder, or its safe value.
+type ReleaseLine struct{ Line string }
+
+func (Put) effect()         {}
+func (Delete) effect()      {}
+func (Publish) effect()     {}
+func (Invoke) effect()      {}
+func (SetLine) effect()     {}
+func (PulseLine) effect()   {}
+func (ReleaseLine) effect() {}
 
 // Bounds on what a function writes.
 const (
@@ -78,6 +104,9 @@ const (
 	MaxEffects = 512       // effects of one invocation
 	MaxTopic   = 65535     // bytes of a topic name [MQTT-1.5.4]
 )
+
+// MaxPulse is the longest pulse of a line.
+const MaxPulse = time.Minute
 
 // Usage is what an invocation cost, from the kernel's accounting.
 type Usage struct {

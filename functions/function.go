@@ -85,10 +85,25 @@ type Scale struct {
 
 // Trigger binds a source of events to a function. Exactly one kind is set.
 type Trigger struct {
-	Name  string       `json:"name"`
-	MQTT  *MQTTTrigger `json:"mqtt,omitempty"`
-	Order Order        `json:"order"`
-	ID    string       `json:"id,omitempty"` // JSON pointer (RFC 6901) to the event's id in its data
+	Name   string         `json:"name"`
+	MQTT   *MQTTTrigger   `json:"mqtt,omitempty"`
+	GPIO   *GPIOTrigger   `json:"gpio,omitempty"`
+	Sensor *SensorTrigger `json:"sensor,omitempty"`
+	Order  Order          `json:"order"`
+	ID     string         `json:"id,omitempty"` // of mqtt: JSON pointer (RFC 6901) to the event's id in its data
+}
+
+// Kind names the trigger's source of events as a manifest does; empty: none is set.
+func (t *Trigger) Kind() string {
+	switch {
+	case t.MQTT != nil:
+		return "mqtt"
+	case t.GPIO != nil:
+		return "gpio"
+	case t.Sensor != nil:
+		return "sensor"
+	}
+	return ""
 }
 
 // MQTTTrigger subscribes to a topic filter at a broker.
@@ -96,6 +111,47 @@ type MQTTTrigger struct {
 	Topic  string `json:"topic"`
 	QoS    byte   `json:"qos"`
 	Broker string `json:"broker"` // a name from the node's config; "local" is the embedded one
+}
+
+// EdgeKind says which edges of a line are events.
+type EdgeKind string
+
+// Edges of a line, by its logical level: an active-low line rises when its
+// voltage falls.
+const (
+	EdgeRising  EdgeKind = "rising"
+	EdgeFalling EdgeKind = "falling"
+	EdgeBoth    EdgeKind = "both"
+)
+
+// GPIOTrigger listens to the edges of an input line.
+type GPIOTrigger struct {
+	Line     string        `json:"line"` // a name under devices: in the node's config
+	Edge     EdgeKind      `json:"edge"`
+	Debounce time.Duration `json:"debounce,omitempty"` // the level must hold this long; 0: none
+	// Coalesce lets edges that find one waiting take its place. Otherwise each
+	// edge is an event.
+	Coalesce bool `json:"coalesce,omitempty"`
+}
+
+// SensorEvent says which of a sensor's events a trigger wants.
+type SensorEvent string
+
+// Events of a sensor.
+const (
+	SensorReading   SensorEvent = "reading"
+	SensorFault     SensorEvent = "fault"     // it has stopped giving readings
+	SensorRecovered SensorEvent = "recovered" // it gives readings again
+)
+
+// SensorTrigger reads a sensor.
+type SensorTrigger struct {
+	Device string        `json:"device"` // a name under devices: in the node's config
+	Every  time.Duration `json:"every"`
+	// Change makes an event of a reading only if a quantity has moved this much
+	// since the last event, in the quantity's unit. Empty: each reading is one.
+	Change map[string]float64 `json:"change,omitempty"`
+	Events []SensorEvent      `json:"events"`
 }
 
 // MQTTOutput says where a function's result is published.
@@ -127,7 +183,23 @@ type Grants struct {
 	State   []string `json:"state,omitempty"`   // other functions' state: NAME or NAME/PREFIX
 	Connect []string `json:"connect,omitempty"` // host:port
 	Invoke  []string `json:"invoke,omitempty"`  // functions that it may invoke
+
+	Lines   []LineGrant `json:"lines,omitempty"`   // outputs it may drive, inputs it may read
+	Sensors []string    `json:"sensors,omitempty"` // sensors it may read
+	Buses   []string    `json:"buses,omitempty"`   // buses it may use raw: i2c-1, spi0.0
 }
+
+// LineGrant is a line that a function may use. An output has one holder, unless
+// all of its holders state a priority, each another: the line then takes what
+// the one with the lowest number commands, as in BACnet's priority array
+// (ASHRAE 135, clause 19.2).
+type LineGrant struct {
+	Line     string `json:"line"`
+	Priority int    `json:"priority,omitempty"` // 1 (highest) to MaxPriority; 0: alone
+}
+
+// MaxPriority is the lowest priority of a line's holder.
+const MaxPriority = 16
 
 // Place constrains the nodes that may run a function.
 type Place struct {
@@ -180,6 +252,14 @@ func (f *Function) MayUseState(owner, key string) bool {
 
 // MayInvoke reports whether the function may invoke the function named name.
 func (f *Function) MayInvoke(name string) bool { return slices.Contains(f.Grants.Invoke, name) }
+
+// MayUseLine reports whether the function may use the line named name.
+func (f *Function) MayUseLine(name string) bool {
+	return slices.ContainsFunc(f.Grants.Lines, func(g LineGrant) bool { return g.Line == name })
+}
+
+// MayReadSensor reports whether the function may read the sensor named name.
+func (f *Function) MayReadSensor(name string) bool { return slices.Contains(f.Grants.Sensors, name) }
 
 // Backoff returns how long to wait after the given number of failed attempts,
 // doubling from First up to Max:

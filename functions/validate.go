@@ -11,9 +11,9 @@ import (
 
 // Fault is one thing that is wrong with a function.
 type Fault struct {
-	Field   string // path of the field, such as "triggers[1].mqtt.topic"
-	Message string // what is wrong
-	Hint    string // what to do about it; may be empty
+	Field   string `json:"field"`          // path of the field, such as "triggers[1].mqtt.topic"
+	Message string `json:"message"`        // what is wrong
+	Hint    string `json:"hint,omitempty"` // what to do about it; may be empty
 }
 
 // String is the fault as one line for people.

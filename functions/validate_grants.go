@@ -45,6 +45,7 @@ func (c *check) grants(f *Function) {
 			c.add(fmt.Sprintf("grants.invoke[%d]", i), "name a function", "%q is no function name", s)
 		}
 	}
+	c.devices(g)
 }
 
 // SplitConnect splits a connect grant into its host, a name or an IP address,

@@ -15,15 +15,39 @@ func (c *check) triggers(f *Function) {
 		t := &f.Triggers[i]
 		field := fmt.Sprintf("triggers[%d]", i)
 		c.triggerName(f.Triggers[:i], t, field+".name")
-		if t.MQTT == nil {
-			c.add(field, "add a source such as mqtt: {topic: greenhouse/+/temperature}", "has no source of events")
-		} else {
-			c.subscription(t.MQTT, field+".mqtt")
+		c.source(t, field)
+		if t.GPIO != nil {
+			c.oneDebounce(f.Triggers[:i], t, field+".gpio.debounce")
 		}
 		oneOf(c, field+".order", t.Order, OrderSubject, OrderNone)
-		if t.ID != "" && (!strings.HasPrefix(t.ID, "/") || badEscape.MatchString(t.ID)) {
+		if t.ID != "" && t.Kind() != "" && t.MQTT == nil {
+			c.add(field+".id", "remove it", "is not for a %s trigger: its events have ids of their own", t.Kind())
+		} else if t.ID != "" && (!strings.HasPrefix(t.ID, "/") || badEscape.MatchString(t.ID)) {
 			c.add(field+".id", `write it as in RFC 6901, such as "/msg_id"`, "%q is no JSON pointer", t.ID)
 		}
+	}
+}
+
+// source checks that a trigger has one source of events, and that it can be one.
+func (c *check) source(t *Trigger, field string) {
+	sources := 0
+	if t.MQTT != nil {
+		sources++
+		c.subscription(t.MQTT, field+".mqtt")
+	}
+	if t.GPIO != nil {
+		sources++
+		c.gpio(t.GPIO, field+".gpio")
+	}
+	if t.Sensor != nil {
+		sources++
+		c.sensor(t.Sensor, field+".sensor")
+	}
+	switch {
+	case sources == 0:
+		c.add(field, "add a source such as mqtt: {topic: greenhouse/+/temperature}", "has no source of events")
+	case sources > 1:
+		c.add(field, "make a trigger of each", "has %d sources of events", sources)
 	}
 }
 

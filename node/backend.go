@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 
@@ -36,8 +35,13 @@ func (n *Node) info(d *deployment) api.FunctionInfo {
 	starting := d.starting != nil
 	d.mu.Unlock()
 	for _, t := range fn.Triggers {
-		if t.MQTT != nil {
+		switch {
+		case t.MQTT != nil:
 			i.Triggers = append(i.Triggers, fmt.Sprintf("mqtt %s %s", brokerName(t.MQTT.Broker), t.MQTT.Topic))
+		case t.GPIO != nil:
+			i.Triggers = append(i.Triggers, fmt.Sprintf("gpio %s %s", t.GPIO.Line, t.GPIO.Edge))
+		case t.Sensor != nil:
+			i.Triggers = append(i.Triggers, fmt.Sprintf("sensor %s %v", t.Sensor.Device, t.Sensor.Every))
 		}
 	}
 	var s pool.Stats
@@ -287,7 +291,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	n.mu.RLock()
 	s := api.Status{
 		Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.ready, Started: n.started, Functions: len(n.functions),
-		Platform: runtime.GOOS + "/" + runtime.GOARCH, Runtimes: map[string]string{}, Brokers: map[string]api.ComponentStatus{},
+		Platform: n.boxes.Platform(), Runtimes: map[string]string{}, Brokers: map[string]api.ComponentStatus{},
 	}
 	n.mu.RUnlock()
 	s.Containerd = n.boxes.Status(ctx)

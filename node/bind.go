@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +16,8 @@ import (
 	"github.com/edgefn/edgefn/triggers"
 )
 
-// boundSource is the source of a trigger at a broker outside.
+// boundSource is the source of a trigger that has one of its own: a broker
+// outside, a line, a sensor.
 type boundSource struct {
 	trigger functions.Trigger
 	src     Source
@@ -25,22 +27,35 @@ type boundSource struct {
 // sameSource reports whether a source can serve a trigger as it is. Who settles
 // in which order is the node's business, not the source's.
 func sameSource(a, b functions.Trigger) bool {
-	return a.ID == b.ID && *a.MQTT == *b.MQTT
+	return a.ID == b.ID && reflect.DeepEqual(a.MQTT, b.MQTT) && reflect.DeepEqual(a.GPIO, b.GPIO) && reflect.DeepEqual(a.Sensor, b.Sensor)
 }
 
 // sameSession reports whether a source of b goes on with a's session.
 func sameSession(a, b functions.Trigger) bool {
-	return a.MQTT.Topic == b.MQTT.Topic && a.MQTT.Broker == b.MQTT.Broker
+	return b.MQTT != nil && a.MQTT.Topic == b.MQTT.Topic && a.MQTT.Broker == b.MQTT.Broker
 }
 
-// outside returns the triggers of a function that need a source.
-func outside(fn *functions.Function) map[string]functions.Trigger {
+// isLocal reports whether the broker inside the node serves a trigger.
+func isLocal(t *functions.Trigger) bool {
+	return t.MQTT != nil && brokerName(t.MQTT.Broker) == functions.LocalBroker
+}
+
+// sourced returns the triggers of a function that need a source.
+func sourced(fn *functions.Function) map[string]functions.Trigger {
 	out := map[string]functions.Trigger{}
 	for _, t := range fn.Triggers {
-		if t.MQTT != nil && brokerName(t.MQTT.Broker) != functions.LocalBroker {
+		if !isLocal(&t) {
 			out[t.Name] = t
 		}
 	}
+	return out
+}
+
+// sessions returns the triggers of a function that have a session at a broker
+// outside.
+func sessions(fn *functions.Function) map[string]functions.Trigger {
+	out := sourced(fn)
+	maps.DeleteFunc(out, func(_ string, t functions.Trigger) bool { return t.MQTT == nil })
 	return out
 }
 
@@ -48,7 +63,7 @@ func outside(fn *functions.Function) map[string]functions.Trigger {
 // on as it is; the session of a trigger that is gone, or that subscribes to
 // something else, is ended at its broker. It returns what the user should know.
 func (n *Node) bind(ctx context.Context, d *deployment, fn *functions.Function) (warnings []string) {
-	want := outside(fn)
+	want := sourced(fn)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var stopping sync.WaitGroup
@@ -61,7 +76,7 @@ func (n *Node) bind(ctx context.Context, d *deployment, fn *functions.Function) 
 		}
 		delete(d.sources, name)
 		stopping.Go(s.task.stop)
-		if !stays || !sameSession(s.trigger, t) {
+		if s.trigger.MQTT != nil && (!stays || !sameSession(s.trigger, t)) {
 			// One that is to be used again under the same id has to be ended
 			// before; see below.
 			stopping.Wait()
@@ -83,8 +98,10 @@ func (n *Node) bind(ctx context.Context, d *deployment, fn *functions.Function) 
 // startSource runs the source of a trigger. The caller holds d.mu.
 func (n *Node) startSource(ctx context.Context, d *deployment, t functions.Trigger) error {
 	b := triggers.Binding{Function: d.name, Trigger: t}
-	n.endings.keep(ctx, t.MQTT.Broker, n.parts.ClientID(n.cfg.Name, d.name, t.Name))
-	src, err := n.parts.Source(&n.cfg, b, n)
+	if t.MQTT != nil {
+		n.endings.keep(ctx, t.MQTT.Broker, n.parts.ClientID(n.cfg.Name, d.name, t.Name))
+	}
+	src, err := n.parts.Source(&n.cfg, b, n, n.devices)
 	if err != nil {
 		n.log.Error("trigger has no source", logFunction, d.name, logTrigger, t.Name, logErr, err)
 		return err
@@ -107,7 +124,7 @@ func (n *Node) bindLocal() {
 	var set []triggers.Binding
 	for _, d := range n.deployments() {
 		for _, t := range d.svc.spec().Triggers {
-			if t.MQTT != nil && brokerName(t.MQTT.Broker) == functions.LocalBroker {
+			if isLocal(&t) {
 				set = append(set, triggers.Binding{Function: d.name, Trigger: t})
 			}
 		}
@@ -127,7 +144,7 @@ func (n *Node) sources(d *deployment) []api.SourceInfo {
 		case s != nil:
 			i = s.src.Status()
 			i.Trigger = t.Name
-		case t.MQTT != nil && brokerName(t.MQTT.Broker) == functions.LocalBroker && n.local != nil:
+		case isLocal(&t) && n.local != nil:
 			i = api.SourceInfo{Trigger: t.Name, State: "connected"}
 		}
 		out = append(out, i)

@@ -137,7 +137,8 @@ func (x *executor) meter(function string, u functions.Usage, err error) {
 }
 
 // commit makes an invocation's effects take place. With no state written, no
-// call and no id to remember there is no transaction: messages are published.
+// call and no id to remember there is no transaction: messages are published
+// and lines are driven at once.
 func (x *executor) commit(ctx context.Context, fn *functions.Function, tx *transaction, res functions.Result, r request, doneKey string) error {
 	messages := tx.messages
 	if fn.Output != nil && res.Data != nil {
@@ -148,15 +149,19 @@ func (x *executor) commit(ctx context.Context, fn *functions.Function, tx *trans
 			Broker: brokerName(fn.Output.Broker), Topic: fn.Output.Topic, Data: res.Data, QoS: fn.Output.QoS, Retain: fn.Output.Retain,
 		})
 	}
-	remember := doneKey != "" && (len(tx.writes) > 0 || fn.Dedupe)
-	if len(tx.writes) == 0 && len(tx.invokes) == 0 && !remember && len(r.extra) == 0 {
-		return effectError(x.outbox.publish(ctx, fn.Name, messages))
+	// A pulse takes place once for an event that can be told from its repeat.
+	remember := doneKey != "" && (len(tx.writes) > 0 || tx.pulses || fn.Dedupe)
+	if len(tx.writes) == 0 && len(tx.invokes) == 0 && !remember && len(r.extra) == 0 && !x.outbox.driving(fn.Name, tx.commands) {
+		if err := x.outbox.publish(ctx, fn.Name, messages); err != nil {
+			return effectError(err)
+		}
+		return x.driveNow(ctx, fn.Name, tx.commands)
 	}
 	undo, err := x.quota.admit(ctx, tx)
 	if err != nil {
 		return err
 	}
-	p, err := x.outbox.packWait(ctx, fn.Name, messages, tx.invokes)
+	p, err := x.outbox.packWait(ctx, fn.Name, sending{messages, tx.invokes, tx.commands})
 	if err != nil {
 		undo()
 		return effectError(err)
@@ -172,6 +177,20 @@ func (x *executor) commit(ctx context.Context, fn *functions.Function, tx *trans
 		return effectError(err)
 	}
 	p.posted()
+	return nil
+}
+
+// driveNow drives lines without a transaction. A line that does not obey fails
+// the invocation: another attempt drives all of them again.
+func (x *executor) driveNow(ctx context.Context, function string, commands []functions.Effect) error {
+	for _, c := range commands {
+		if err := x.outbox.drive(ctx, function, c); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return functions.Failf(functions.FailEffect, "its effects cannot take place: %v", err)
+		}
+	}
 	return nil
 }
 

@@ -13,9 +13,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgefn/edgefn/drivers"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
 	"github.com/edgefn/edgefn/triggers/mqtt"
+)
+
+// What serves the devices of a node.
+const (
+	HardwareReal = "real" // the machine's own
+	HardwareSim  = "sim"  // simulated: for a machine that has none
 )
 
 // Off turns a listener off where an address is asked for.
@@ -44,6 +51,9 @@ type Config struct {
 	Store   StoreConfig
 	Log     LogConfig
 	State   StateConfig
+
+	Hardware string         // what serves Devices: HardwareReal or HardwareSim
+	Devices  []drivers.Spec // in the order of the file
 
 	Logger *slog.Logger // nil discards
 	// Ready is called once, when the node serves, with a line for people. nil: nothing.
@@ -94,6 +104,7 @@ func Defaults() Config {
 		MQTT:       MQTTConfig{Addr: "127.0.0.1:1883"},
 		Log:        LogConfig{FileSize: 1 << 20, Files: 4, Rate: 64 << 10},
 		State:      StateConfig{Keys: 100_000, Bytes: 64 << 20},
+		Hardware:   HardwareReal,
 	}
 }
 
@@ -199,6 +210,12 @@ func (c *Config) Validate() error {
 	if c.State.Bytes < functions.MaxValue {
 		fault("state.bytes", "%d: at least %d, the largest value", c.State.Bytes, functions.MaxValue)
 	}
+	if c.Hardware != HardwareReal && c.Hardware != HardwareSim {
+		fault("hardware", "%q: write %s or %s", c.Hardware, HardwareReal, HardwareSim)
+	}
+	if err := drivers.Validate(c.Devices); err != nil {
+		faults = append(faults, err)
+	}
 	return errors.Join(faults...)
 }
 
@@ -217,6 +234,7 @@ func pair(fault func(path, format string, args ...any), file func(path, name str
 // Bounds in time that are no one's to configure.
 const (
 	drainTime    = 10 * time.Second // running invocations have it when the node stops
+	answerTime   = time.Second      // answers of the control socket have it when the node stops
 	flushTime    = 2 * time.Second  // committed messages have it when the node stops
 	storeTime    = 10 * time.Second // one call of the store
 	defaultWait  = time.Minute      // a new version has it to serve

@@ -14,6 +14,7 @@ import (
 	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/edgefn/edgefn/drivers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 )
 
@@ -74,6 +75,8 @@ type configFile struct {
 		Keys  int  `yaml:"keys"`
 		Bytes size `yaml:"bytes"`
 	} `yaml:"state"`
+	Hardware string                  `yaml:"hardware"`
+	Devices  map[string]drivers.Spec `yaml:"devices"`
 }
 
 type tlsFile struct {
@@ -119,7 +122,34 @@ func ParseConfig(name string, text []byte) (Config, error) {
 		return Config{}, fmt.Errorf("%s: %w", name, err)
 	}
 	f.into(&c)
+	c.Devices = f.devices(name, root)
 	return c, nil
+}
+
+// devices lists the devices in the order of the file, each with its place.
+func (f *configFile) devices(name string, root *yaml.Node) []drivers.Spec {
+	at := valueOf(root, "devices")
+	if at == nil {
+		return nil
+	}
+	var out []drivers.Spec
+	for i := 0; i+1 < len(at.Content); i += 2 {
+		key := at.Content[i]
+		s := f.Devices[key.Value]
+		s.Name, s.Where = key.Value, fmt.Sprintf("%s:%d", name, key.Line)
+		out = append(out, s)
+	}
+	return out
+}
+
+// valueOf is the value of a key in a mapping, nil if it is not there.
+func valueOf(n *yaml.Node, key string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return n.Content[i+1]
+		}
+	}
+	return nil
 }
 
 // file is the config as a file would give it.
@@ -129,6 +159,7 @@ func (c *Config) file() configFile {
 		MaxEvent: size(c.MaxEvent),
 	}
 	f.MQTT.Listen = c.MQTT.Addr
+	f.Hardware = c.Hardware
 	f.Log.Size, f.Log.Files, f.Log.Rate = size(c.Log.FileSize), c.Log.Files, size(c.Log.Rate)
 	f.State.Keys, f.State.Bytes = c.State.Keys, size(c.State.Bytes)
 	return f
@@ -136,7 +167,7 @@ func (c *Config) file() configFile {
 
 func (f *configFile) into(c *Config) {
 	c.Name, c.DataDir, c.RunDir, c.SecretsDir, c.Containerd = f.Name, f.Data, f.Run, f.Secrets, f.Containerd
-	c.MaxEvent = int64(f.MaxEvent)
+	c.MaxEvent, c.Hardware = int64(f.MaxEvent), f.Hardware
 	c.MQTT = MQTTConfig{Addr: f.MQTT.Listen, PasswordFile: f.MQTT.PasswordFile, CertFile: f.MQTT.TLS.Cert, KeyFile: f.MQTT.TLS.Key}
 	for name, b := range f.Brokers {
 		b.Name = name

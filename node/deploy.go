@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,16 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
 )
+
+// Missing implements api.Backend.
+func (n *Node) Missing(ctx context.Context, version string, blobs []string) ([]string, error) {
+	done, err := n.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return n.boxes.Missing(ctx, version, blobs)
+}
 
 // Deploy implements api.Backend.
 func (n *Node) Deploy(ctx context.Context, image io.Reader, o api.DeployOptions, progress func(api.Progress)) (api.Deployed, error) {
@@ -43,7 +52,7 @@ func (n *Node) Deploy(ctx context.Context, image io.Reader, o api.DeployOptions,
 	if d, ok := n.lookup(fn.Name); ok && d.spec().Version == img.Digest && d.serving() {
 		return api.Deployed{Name: fn.Name, Version: img.Digest, Unchanged: true, Nodes: []string{n.cfg.Name}, Warnings: n.warnings(fn)}, nil
 	}
-	if err := n.admit(fn, img.Platforms); err != nil {
+	if err := n.admit(fn); err != nil {
 		n.discard(ctx, img.Digest)
 		return api.Deployed{}, err
 	}
@@ -85,7 +94,7 @@ func (n *Node) Rollback(ctx context.Context, name, to string, progress func(api.
 			Err: api.ErrRefused, Message: fmt.Sprintf("the image of version %s of function %q is not there", target.Version, name), Hint: "deploy it again from its source",
 		})
 	}
-	if err := n.admit(&target.Function, nil); err != nil {
+	if err := n.admit(&target.Function); err != nil {
 		return api.Deployed{}, err
 	}
 	return n.install(ctx, &target.Function, target.Version, installing{}, progress)
@@ -129,53 +138,59 @@ func decodeFunction(text []byte) (*functions.Function, error) {
 	if len(faults) == 0 {
 		return &fn, nil
 	}
+	return nil, &api.Error{Err: api.ErrInvalid, Message: fmt.Sprintf("function %q is not valid:\n%s", fn.Name, faultLines(faults))}
+}
+
+func faultLines(faults []functions.Fault) string {
 	lines := make([]string, len(faults))
 	for i, f := range faults {
 		lines[i] = f.String()
 	}
-	return nil, &api.Error{Err: api.ErrInvalid, Message: fmt.Sprintf("function %q is not valid:\n%s", fn.Name, strings.Join(lines, "\n"))}
+	return strings.Join(lines, "\n")
 }
 
 // admit checks that this node can serve a function, and says everything that
 // keeps it from that.
-func (n *Node) admit(fn *functions.Function, platforms []string) error {
-	var faults []string
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	mine := "linux/" + runtime.GOARCH
-	if len(platforms) > 0 && !slices.ContainsFunc(platforms, func(p string) bool { return p == mine || strings.HasPrefix(p, mine+"/") }) {
-		fault("the image is for %s, this node is %s: build it with --arch %s", strings.Join(platforms, ", "), mine, runtime.GOARCH)
+func (n *Node) admit(fn *functions.Function) error {
+	var faults []functions.Fault
+	fault := func(field, format string, args ...any) {
+		faults = append(faults, functions.Fault{Field: field, Message: fmt.Sprintf(format, args...)})
 	}
 	if fn.Image == "" && (fn.Runtime == functions.Python || fn.Runtime == functions.Node) {
 		have, ok := n.runtimes[fn.Runtime]
 		switch {
 		case !ok:
-			fault("this node has no %s: install it, or name an image that has it (image: in edgefn.yaml)", fn.Runtime)
+			fault("runtime", "this node has no %s: install it, or name an image that has it (image: in edgefn.yaml)", fn.Runtime)
 		default:
 			if err := n.parts.Satisfies(fn.RuntimeVersion, have); err != nil {
-				fault("runtime_version: %v", err)
+				fault("runtime_version", "%v", err)
 			}
 		}
 	}
-	for _, t := range fn.Triggers {
+	for i, t := range fn.Triggers {
 		if t.MQTT != nil && !n.hasBroker(brokerName(t.MQTT.Broker)) {
-			fault("trigger %q: %s", t.Name, n.noBroker(brokerName(t.MQTT.Broker)))
+			fault(fmt.Sprintf("triggers[%d].mqtt.broker", i), "%s", n.noBroker(brokerName(t.MQTT.Broker)))
 		}
 	}
 	if fn.Output != nil && !n.hasBroker(brokerName(fn.Output.Broker)) {
-		fault("output: %s", n.noBroker(brokerName(fn.Output.Broker)))
+		fault("output.mqtt.broker", "%s", n.noBroker(brokerName(fn.Output.Broker)))
 	}
-	for _, s := range fn.Secrets {
-		name := filepath.Join(n.cfg.SecretsDir, s)
+	for i, s := range fn.Secrets {
+		field, name := fmt.Sprintf("secrets[%d]", i), filepath.Join(n.cfg.SecretsDir, s)
 		if info, err := os.Stat(name); err != nil {
-			fault("secret %q: %v", s, err)
+			fault(field, "secret %q: %v", s, err)
 		} else if !info.Mode().IsRegular() {
-			fault("secret %q: %s is no file", s, name)
+			fault(field, "secret %q: %s is no file", s, name)
 		}
 	}
+	faults = append(faults, n.deviceFaults(fn)...)
 	if len(faults) == 0 {
 		return nil
 	}
-	return &api.Error{Err: api.ErrRefused, Message: fmt.Sprintf("node %q cannot serve function %q:\n%s", n.cfg.Name, fn.Name, strings.Join(faults, "\n"))}
+	return &api.Error{
+		Err: api.ErrRefused, Message: fmt.Sprintf("node %q cannot serve function %q:\n%s", n.cfg.Name, fn.Name, faultLines(faults)),
+		Faults: faults,
+	}
 }
 
 func (n *Node) noBroker(name string) string {
@@ -227,9 +242,15 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*storeTime)
 	defer cancel()
 	r := functionRecord{Version: digest, Deployed: time.Now().UTC()}
+	if err := n.hold(fn); err != nil { // another deploy may have been faster
+		v.stop()
+		n.retryOld(d)
+		return api.Deployed{}, &api.Error{Err: errors.Join(api.ErrRefused, err), Message: fmt.Sprintf("node %q cannot serve function %q: %v", n.cfg.Name, fn.Name, err)}
+	}
 	versions, drop, err := n.record(ctx, d, fn, r, o.newest)
 	if err != nil {
 		v.stop()
+		n.unhold(d, fn.Name)
 		n.retryOld(d)
 		return api.Deployed{}, storeError(fmt.Errorf("write function %q: %w", fn.Name, err))
 	}

@@ -89,7 +89,7 @@ func (n *Node) newDeployment(r functionRecord, versions []versionRecord, fn *fun
 	slices.SortFunc(versions, func(a, b versionRecord) int { return b.Deployed.Compare(a.Deployed) })
 	d := &deployment{name: fn.Name, record: r, versions: versions, sources: map[string]*boundSource{}}
 	l := n.logs.of(fn.Name)
-	d.svc = newService(fn, n.exec, n.dead, n.log, func(level, invocation, text string) {
+	d.svc = newService(fn, n.exec, n.dead, n.log, func() { n.loseLines(d.name) }, func(level, invocation, text string) {
 		digest := ""
 		if v := d.svc.current(); v != nil {
 			digest = v.digest
@@ -102,7 +102,11 @@ func (n *Node) newDeployment(r functionRecord, versions []versionRecord, fn *fun
 
 // newVersion makes the pool of a version and runs it. The caller stops it.
 func (n *Node) newVersion(fn *functions.Function, digest string) (*version, error) {
-	starter, err := n.boxes.Starter(fn, digest)
+	buses, err := n.busPaths(fn)
+	if err != nil {
+		return nil, err
+	}
+	starter, err := n.boxes.Starter(fn, digest, buses)
 	if err != nil {
 		return nil, err
 	}
@@ -169,6 +173,9 @@ func (n *Node) bringUpOnce(ctx context.Context, d *deployment, spec versionRecor
 	}
 	if there, err := n.boxes.Has(ctx, spec.Version); err == nil && !there {
 		return fmt.Errorf("the image of version %s is not there: deploy it again", spec.Version)
+	}
+	if err := n.hold(&spec.Function); err != nil {
+		return err
 	}
 	v, err := n.newVersion(&spec.Function, spec.Version)
 	if err != nil {

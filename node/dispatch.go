@@ -59,6 +59,8 @@ type service struct {
 	exec *executor
 	dead *deadLetters
 	log  *slog.Logger
+	// failing is called when the function has failed maxLineFailures times in a row.
+	failing func()
 	// note writes a line of the node into the function's log.
 	note func(level, invocation, text string)
 
@@ -74,6 +76,7 @@ type service struct {
 	running   int
 	delayed   map[*work]bool
 	stopping  bool
+	failures  int    // attempts that failed in a row, of whatever event
 	deadFull  string // why nothing can be dead-lettered; empty: it can
 }
 
@@ -83,9 +86,9 @@ type arrival struct {
 	done chan error
 }
 
-func newService(fn *functions.Function, exec *executor, dead *deadLetters, log *slog.Logger, note func(level, invocation, text string)) *service {
+func newService(fn *functions.Function, exec *executor, dead *deadLetters, log *slog.Logger, failing func(), note func(level, invocation, text string)) *service {
 	return &service{
-		name: fn.Name, exec: exec, dead: dead, log: log.With(logFunction, fn.Name), note: note,
+		name: fn.Name, exec: exec, dead: dead, log: log.With(logFunction, fn.Name), failing: failing, note: note,
 		wake: make(chan struct{}, 1), function: fn, delayed: map[*work]bool{},
 	}
 }

@@ -503,3 +503,50 @@ func TestStopLetsRunningEventsEnd(t *testing.T) {
 		t.Errorf("after the stop: %v", err)
 	}
 }
+
+// Who invokes a function gets its answer although the node stops meanwhile.
+func TestStopLetsInvokesEnd(t *testing.T) {
+	w := newWorld(t)
+	started, goOn := make(chan struct{}), make(chan struct{})
+	w.handle("code", func(ctx context.Context, _ pool.Invocation) (functions.Result, error) {
+		close(started)
+		select {
+		case <-goOn:
+			return functions.Result{Data: []byte("answer")}, nil
+		case <-ctx.Done():
+			return functions.Result{}, ctx.Err()
+		}
+	})
+	cfg := w.config()
+	n, stop := w.run(cfg)
+	deploy(t, n, function("fan", "code"))
+	c, err := api.Dial("unix://" + cfg.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answer := make(chan error, 1)
+	go func() {
+		got, err := c.Invoke(t.Context(), "fan", api.InvokeRequest{})
+		if err == nil && string(got.Data) != "answer" {
+			err = fmt.Errorf("got %+v", got)
+		}
+		answer <- err
+	}()
+	<-started
+	go stop()
+	eventually(t, "the node stops", func() bool {
+		st, err := n.Status(t.Context())
+		return err == nil && !st.Ready
+	})
+	select {
+	case err := <-answer:
+		t.Fatalf("it was answered before it ended: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	if err := <-answer; err != nil {
+		t.Errorf("invoke: %v", err)
+	}
+	stop()
+}

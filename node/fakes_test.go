@@ -92,7 +92,11 @@ func (w *world) parts() node.Parts {
 			return w.local, nil
 		},
 		Publisher: func(*node.Config, string) (node.Publisher, error) { return w.plant, nil },
-		Source: func(_ *node.Config, b triggers.Binding, sink triggers.Sink) (node.Source, error) {
+		Devices:   node.RealParts().Devices, // simulated by the config
+		Source: func(cfg *node.Config, b triggers.Binding, sink triggers.Sink, d node.Devices) (node.Source, error) {
+			if b.Trigger.MQTT == nil {
+				return node.RealParts().Source(cfg, b, sink, d)
+			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			s := &fakeSource{b: b, sink: sink, running: make(chan struct{}), ended: make(chan struct{})}
@@ -262,6 +266,20 @@ func (s fakeSandboxes) Import(_ context.Context, r io.Reader) (node.Image, error
 	return img, nil
 }
 
+func (s fakeSandboxes) Platform() string { return "linux/arm/v7" }
+
+func (s fakeSandboxes) Missing(_ context.Context, _ string, blobs []string) ([]string, error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	var missing []string
+	for _, d := range blobs {
+		if _, ok := s.w.images[d]; !ok {
+			missing = append(missing, d)
+		}
+	}
+	return missing, nil
+}
+
 func (s fakeSandboxes) Has(_ context.Context, version string) (bool, error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -269,7 +287,9 @@ func (s fakeSandboxes) Has(_ context.Context, version string) (bool, error) {
 	return ok, nil
 }
 
-func (s fakeSandboxes) Starter(*functions.Function, string) (pool.Starter, error) { return nil, nil }
+func (s fakeSandboxes) Starter(*functions.Function, string, []string) (pool.Starter, error) {
+	return nil, nil
+}
 
 func (s fakeSandboxes) Remove(_ context.Context, version string) error {
 	s.w.mu.Lock()

@@ -35,6 +35,7 @@ type Node struct {
 	checks  chan struct{} // one entry per version that is being checked
 	locks   nameLocks
 	logs    *logBook
+	devices Devices
 
 	// Set by Run before anything uses them.
 	st         store.Store
@@ -85,8 +86,12 @@ func Assemble(cfg Config, parts Parts) (*Node, error) {
 		b.Name = name
 		cfg.Brokers[name] = b
 	}
+	devices, err := parts.Devices(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
 	n := &Node{
-		cfg: cfg, parts: parts, log: cfg.Logger.With("component", "node"),
+		cfg: cfg, devices: devices, parts: parts, log: cfg.Logger.With("component", "node"),
 		checks: make(chan struct{}, maxChecks), functions: map[string]*deployment{}, publishers: map[string]Publisher{},
 	}
 	n.logs = newLogBook(filepath.Join(cfg.DataDir, "logs"), cfg.Log, n.log)
@@ -145,6 +150,11 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer n.shut(base)
+	if err := n.devices.Open(ctx); err != nil {
+		return &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: fmt.Sprintf("open devices:\n%v", err), Hint: api.Hint(err)}
+	}
+	hardware := watch("devices", n.devices.Run)
+	defer hardware.stop() // outputs go to their safe values
 	removing, err := n.load(ctx)
 	if err != nil {
 		return err
@@ -284,7 +294,7 @@ func (n *Node) load(ctx context.Context) (removing []string, err error) {
 	n.usage = newUsageBook(n.st, n.log, n.cfg.Name)
 	n.dead = newDeadLetters(n.st, n.budget, n.log)
 	n.outbox = newOutbox(n.st, n.budget, n.log)
-	n.outbox.send, n.outbox.call = n.publish, n.call
+	n.outbox.send, n.outbox.call, n.outbox.drive, n.outbox.note = n.publish, n.call, n.actuate, n.noteLine
 	n.quota = newStateQuota(n.st, n.log, n.cfg.State)
 	n.done = newDoneIDs(n.st, n.log, n.cfg.Name)
 	n.endings = &endings{n: n}
@@ -299,6 +309,11 @@ func (n *Node) load(ctx context.Context) (removing []string, err error) {
 	}
 	if removing, err = n.loadFunctions(ctx); err != nil {
 		return nil, fmt.Errorf("read store: %w", err)
+	}
+	for _, d := range n.deployments() {
+		if err := n.hold(d.svc.spec()); err != nil {
+			n.log.Error("function does not get its lines", logFunction, d.name, logErr, err) // bringUp tells its log
+		}
 	}
 	return removing, nil
 }
@@ -366,11 +381,26 @@ func (n *Node) drain(base context.Context, server *http.Server) {
 	for _, t := range tasks {
 		t.stop()
 	}
-	// Logs that are followed end only by this.
+	// Those who invoke something wait for it as the senders of events do.
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		n.calls.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	// The last answers leave; logs that are followed end only by the second.
+	ctx, cancel = context.WithTimeout(base, answerTime)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		n.log.Debug("control socket", logErr, err)
+	}
 	if err := server.Close(); err != nil {
 		n.log.Debug("control socket", logErr, err)
 	}
-	n.calls.Wait()
+	<-ended
 }
 
 // stopPools ends every pool, all at once.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/oklog/ulid/v2"
+
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
@@ -30,7 +32,8 @@ const (
 	relayTime = 30 * time.Second
 )
 
-// errGone is returned by caller for a function that is not there any more.
+// errGone is returned for a function, or a hold on a line, that is not there any
+// more.
 var errGone = errors.New("function was removed")
 
 // fullError: no more can wait for a destination. An invocation that published
@@ -53,6 +56,11 @@ type outbox struct {
 	send func(ctx context.Context, m functions.Publish) error
 	// call hands an event to a function; settled is called once if it returns nil.
 	call func(ctx context.Context, function string, e functions.Event, settled func(error)) error
+	// drive has a command of a line take place and returns when it has.
+	drive func(ctx context.Context, function string, e functions.Effect) error
+	// note writes a line into a function's log.
+	note  func(function, level, text string)
+	start string // names this run of the node; see lineRecord
 
 	wake chan struct{} // capacity 1: something was committed
 
@@ -62,13 +70,21 @@ type outbox struct {
 	room   chan struct{} // closed and replaced when something left
 }
 
-// outQueueKey names what a function sends to one destination: a broker or a
-// function.
+// sending is what an invocation sends, to each destination in its order.
+type sending struct {
+	messages []functions.Publish
+	invokes  []functions.Invoke
+	commands []functions.Effect // of lines
+}
+
+// outQueueKey names what a function sends to one destination: a broker, a
+// function or a line.
 type outQueueKey struct{ function, dest string }
 
 const (
 	destBroker   = "mqtt."
 	destFunction = "invoke."
+	destLine     = "line."
 )
 
 func (k outQueueKey) prefix() string { return keyOutbox + k.function + "/" + k.dest + "/" }
@@ -82,17 +98,19 @@ type outQueue struct {
 	running  bool  // a relay is at work
 }
 
-// outboxRecord is a message or, with Event, a call.
+// outboxRecord is a message or, with Event, a call or, with Line, a command of a
+// line.
 type outboxRecord struct {
 	Topic  string         `cbor:"topic,omitempty"`
 	Data   []byte         `cbor:"data,omitempty"`
 	QoS    uint8          `cbor:"qos,omitempty"`
 	Retain bool           `cbor:"retain,omitempty"`
 	Event  map[string]any `cbor:"event,omitempty"`
+	Line   *lineRecord    `cbor:"line,omitempty"`
 }
 
 func newOutbox(st store.Store, b *budget, log *slog.Logger) *outbox {
-	return &outbox{st: st, budget: b, log: log, wake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
+	return &outbox{st: st, budget: b, log: log, start: ulid.Make().String(), wake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
 }
 
 // load counts what an earlier run left.
@@ -128,11 +146,11 @@ func (o *outbox) queue(k outQueueKey) *outQueue {
 	return q
 }
 
-// pending reports whether messages of a function wait for a broker.
-func (o *outbox) pending(function, broker string) bool {
+// pending reports whether something of a function waits for a destination.
+func (o *outbox) pending(function, dest string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	q := o.queues[outQueueKey{function, destBroker + broker}]
+	q := o.queues[outQueueKey{function, dest}]
 	return q != nil && q.count+q.reserved > 0
 }
 
@@ -144,9 +162,9 @@ type parcel struct {
 	bytes []int64
 }
 
-// pack makes room for messages and calls of a function, for all of them or for
-// none, and encodes them. The error is a *fullError, or one of encoding.
-func (o *outbox) pack(function string, messages []functions.Publish, invokes []functions.Invoke) (*parcel, error) {
+// pack makes room for what a function sends, for all of it or for none, and
+// encodes it. The error is a *fullError, or one of encoding.
+func (o *outbox) pack(function string, s sending) (*parcel, error) {
 	p := &parcel{o: o}
 	add := func(dest string, r outboxRecord) error {
 		v, err := encodeRecord(r)
@@ -155,13 +173,18 @@ func (o *outbox) pack(function string, messages []functions.Publish, invokes []f
 		p.bytes = append(p.bytes, int64(len(v)))
 		return err
 	}
-	for _, m := range messages {
+	for _, m := range s.messages {
 		if err := add(destBroker+m.Broker, outboxRecord{Topic: m.Topic, Data: m.Data, QoS: m.QoS, Retain: m.Retain}); err != nil {
 			return nil, err
 		}
 	}
-	for _, i := range invokes {
+	for _, i := range s.invokes {
 		if err := add(destFunction+i.Function, outboxRecord{Event: wire.EventMap(&i.Event)}); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range s.commands {
+		if err := add(destLine+lineOf(c), outboxRecord{Line: o.lineRecord(c)}); err != nil {
 			return nil, err
 		}
 	}
@@ -238,12 +261,12 @@ func (o *outbox) vacated() {
 }
 
 // packWait is pack that waits for room where that is right; see fullError.
-func (o *outbox) packWait(ctx context.Context, function string, messages []functions.Publish, invokes []functions.Invoke) (*parcel, error) {
+func (o *outbox) packWait(ctx context.Context, function string, s sending) (*parcel, error) {
 	for n := 0; ; n++ {
 		o.mu.Lock()
 		room := o.room
 		o.mu.Unlock()
-		p, err := o.pack(function, messages, invokes)
+		p, err := o.pack(function, s)
 		var full *fullError
 		if err == nil || !errors.As(err, &full) || full.queue.dest == destBroker+functions.LocalBroker || !strings.HasPrefix(full.queue.dest, destBroker) {
 			return p, err
@@ -266,7 +289,7 @@ func (o *outbox) publish(ctx context.Context, function string, messages []functi
 	var later []functions.Publish
 	behind := map[string]bool{}
 	for _, m := range messages {
-		if behind[m.Broker] || o.pending(function, m.Broker) {
+		if behind[m.Broker] || o.pending(function, destBroker+m.Broker) {
 			behind[m.Broker] = true
 			later = append(later, m)
 			continue
@@ -289,7 +312,7 @@ func (o *outbox) publish(ctx context.Context, function string, messages []functi
 	if len(later) == 0 {
 		return nil
 	}
-	p, err := o.packWait(ctx, function, later, nil)
+	p, err := o.packWait(ctx, function, sending{messages: later})
 	if err != nil {
 		return err
 	}
@@ -348,12 +371,14 @@ func (o *outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 			var sent []store.Entry
 			if target, ok := strings.CutPrefix(k.dest, destFunction); ok {
 				sent, err = o.callAll(ctx, log, target, es)
+			} else if line, ok := strings.CutPrefix(k.dest, destLine); ok {
+				sent, err = o.driveAll(ctx, log, k.function, line, q, es)
 			} else {
 				sent, err = o.sendAll(ctx, log, strings.TrimPrefix(k.dest, destBroker), es)
 			}
 			if len(sent) > 0 {
 				failed = 0
-				o.delete(ctx, q, sent)
+				_ = o.delete(ctx, q, sent) // ctx is done, else it tries for ever
 			}
 		}
 		if err != nil {
@@ -477,7 +502,7 @@ func (o *outbox) callAll(ctx context.Context, log *slog.Logger, target string, e
 }
 
 // delete removes what was sent.
-func (o *outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) {
+func (o *outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) error {
 	ops := make([]store.Op, len(sent))
 	var bytes int64
 	for i, e := range sent {
@@ -489,7 +514,7 @@ func (o *outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) {
 		return err
 	})
 	if err != nil {
-		return // it is sent again after the restart
+		return err // it is sent again after the restart
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -497,4 +522,5 @@ func (o *outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) {
 	q.bytes -= bytes
 	o.budget.give(bytes)
 	o.vacated()
+	return nil
 }

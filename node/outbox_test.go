@@ -134,7 +134,7 @@ func TestFullOutbox(t *testing.T) {
 		if err := o.publish(t.Context(), "fan", messages("local", "t")); !errors.As(err, &full) {
 			t.Errorf("got %v, want %T", err, full)
 		}
-		if _, err := o.packWait(t.Context(), "fan", nil, []functions.Invoke{{Function: "other"}}); !errors.As(err, &full) {
+		if _, err := o.packWait(t.Context(), "fan", sending{invokes: []functions.Invoke{{Function: "other"}}}); !errors.As(err, &full) {
 			t.Errorf("got %v, want %T", err, full)
 		}
 		s.set("plant", false)
@@ -204,7 +204,7 @@ func TestOutboxCalls(t *testing.T) {
 			calls = append(calls, functions.Invoke{Function: "other", Event: functions.Event{ID: id}})
 		}
 		calls = append(calls, functions.Invoke{Function: "removed", Event: functions.Event{ID: "x"}})
-		p, err := o.pack("fan", nil, calls)
+		p, err := o.pack("fan", sending{invokes: calls})
 		if err != nil {
 			t.Fatal(err)
 		}

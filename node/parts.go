@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/edgefn/edgefn/cluster/store"
@@ -23,9 +24,9 @@ import (
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
 )
 
-// hostPath is the PATH in a sandbox with the node's own /usr: what a manifest's
+// HostPath is the PATH in a sandbox with the node's own /usr: what a manifest's
 // runtime means is found there, not in the PATH of whoever started the node.
-const hostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+const HostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // compileTime bounds compiling the python shim; without it instances start a
 // little slower.
@@ -60,6 +61,7 @@ func RealParts() Parts {
 		Broker:    newBroker,
 		Publisher: newPublisher,
 		Source:    newSource,
+		Devices:   newDevices,
 		EndSession: func(ctx context.Context, cfg *Config, name, clientID string) error {
 			b, ok := cfg.Brokers[name]
 			if !ok {
@@ -68,7 +70,7 @@ func RealParts() Parts {
 			return mqtt.EndSession(ctx, b, clientID)
 		},
 		ClientID:  mqtt.ClientID,
-		Runtimes:  func(ctx context.Context) map[functions.Runtime]string { return runtimes.Discover(ctx, hostPath) },
+		Runtimes:  func(ctx context.Context) map[functions.Runtime]string { return runtimes.Discover(ctx, HostPath) },
 		Satisfies: runtimes.Satisfies,
 	}
 }
@@ -134,7 +136,7 @@ func openSandboxes(ctx context.Context, cfg *Config) (Sandboxes, error) {
 		h.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
-	if python, err := runtimes.Find(hostPath, "python3"); err == nil {
+	if python, err := runtimes.Find(HostPath, "python3"); err == nil {
 		ctx, cancel := context.WithTimeout(ctx, compileTime)
 		defer cancel()
 		if err := runtimes.Compile(ctx, shims, python); err != nil {
@@ -174,6 +176,12 @@ func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (Image, error) {
 			Hint: "make room: remove functions that are not needed, or free the disk",
 		}
 	}
+	if errors.Is(err, sandbox.ErrIncomplete) {
+		return Image{}, &api.Error{Err: errors.Join(api.ErrIncomplete, err), Message: err.Error(), Hint: "deploy it again: what is missing is then sent"}
+	}
+	if errors.Is(err, sandbox.ErrPlatform) {
+		return Image{}, &api.Error{Err: errors.Join(api.ErrRefused, err), Message: err.Error(), Hint: "name this node's platform too: --arch " + strings.TrimPrefix(h.Platform(), "linux/")}
+	}
 	if errors.Is(err, sandbox.ErrBadImage) {
 		return Image{}, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error(), Hint: "edgefn build makes images of functions"}
 	}
@@ -181,12 +189,12 @@ func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (Image, error) {
 }
 
 // Starter implements Sandboxes.
-func (h hostSandboxes) Starter(f *functions.Function, version string) (pool.Starter, error) {
+func (h hostSandboxes) Starter(f *functions.Function, version string, devices []string) (pool.Starter, error) {
 	c, err := runtimes.Launch(f)
 	if err != nil {
 		return nil, err
 	}
-	return h.Host.Starter(sandbox.Spec{Function: f, Version: version, Argv: c.Argv, Env: c.Env}), nil
+	return h.Host.Starter(sandbox.Spec{Function: f, Version: version, Argv: c.Argv, Env: c.Env, Devices: devices}), nil
 }
 
 // Close implements Sandboxes.
@@ -281,7 +289,13 @@ func (p remote) Status() api.ComponentStatus {
 // subscriber gives the source of a trigger the node's words.
 type subscriber struct{ *mqtt.Source }
 
-func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink) (Source, error) {
+func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d Devices) (Source, error) {
+	switch {
+	case b.Trigger.GPIO != nil:
+		return newEdgeSource(cfg, b, sink, d)
+	case b.Trigger.Sensor != nil:
+		return newSensorSource(cfg, b, sink, d)
+	}
 	s, err := mqtt.NewSource(mqtt.SourceConfig{
 		Broker: cfg.Brokers[b.Trigger.MQTT.Broker], ClientID: mqtt.ClientID(cfg.Name, b.Function, b.Trigger.Name),
 		Binding: b, Sink: sink, Logger: cfg.Logger, Drain: drainTime,

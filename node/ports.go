@@ -27,21 +27,27 @@ type Pool interface {
 
 // Image is an imported version of a function.
 type Image struct {
-	Digest    string // of the image index: the version's name
-	Function  []byte // JSON of functions.Function, from the image's label
-	Platforms []string
+	Digest   string // of the image index: the version's name
+	Function []byte // JSON of functions.Function, from the image's label
 }
 
 // Sandboxes keeps images and brings sandboxes up: *sandbox.Host.
 type Sandboxes interface {
 	// Run keeps containerd going until ctx is done.
 	Run(ctx context.Context) error
-	// Import reads a tar of an OCI layout. Importing an image again is no error.
+	// Platform is what this machine runs, such as linux/amd64 or linux/arm/v7.
+	Platform() string
+	// Missing returns which blobs are not there, and keeps the others for some
+	// minutes, for the version to be imported without them.
+	Missing(ctx context.Context, version string, blobs []string) ([]string, error)
+	// Import reads a tar of an OCI layout; blobs that are there may be left out
+	// of it. Importing an image again is no error.
 	Import(ctx context.Context, r io.Reader) (Image, error)
 	// Has reports whether the image of a version is there.
 	Has(ctx context.Context, version string) (bool, error)
-	// Starter returns what brings the sandbox of a version up.
-	Starter(f *functions.Function, version string) (pool.Starter, error)
+	// Starter returns what brings the sandbox of a version up. devices are the
+	// device files of the buses that it is granted.
+	Starter(f *functions.Function, version string, devices []string) (pool.Starter, error)
 	// Remove removes an image; one that is not there is no error.
 	Remove(ctx context.Context, version string) error
 	Status(ctx context.Context) api.ComponentStatus
@@ -75,7 +81,7 @@ type LocalBroker interface {
 	Bind(set []triggers.Binding)
 }
 
-// Source serves one trigger at a broker outside.
+// Source serves one trigger: at a broker outside, of a line, of a sensor.
 type Source interface {
 	// Run delivers events until ctx is done, then waits for some time until
 	// those that were taken are settled. It keeps its session.
@@ -90,9 +96,12 @@ type Parts struct {
 	Pool      func(pool.Config) (Pool, error)
 	// Broker makes the broker inside the node; it is not called where it is off.
 	Broker func(cfg *Config, sink triggers.Sink) (LocalBroker, error)
-	// Publisher and Source are for the brokers of the config.
+	// Publisher is for the brokers of the config, Source for triggers at them and
+	// at devices.
 	Publisher func(cfg *Config, broker string) (Publisher, error)
-	Source    func(cfg *Config, b triggers.Binding, sink triggers.Sink) (Source, error)
+	Source    func(cfg *Config, b triggers.Binding, sink triggers.Sink, d Devices) (Source, error)
+	// Devices makes the node's lines, sensors and buses of the config.
+	Devices func(cfg *Config) (Devices, error)
 	// EndSession ends the session of a trigger at a broker outside.
 	EndSession func(ctx context.Context, cfg *Config, broker, clientID string) error
 	ClientID   func(node, function, trigger string) string

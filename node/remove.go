@@ -39,7 +39,7 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 		return fmt.Errorf("remove function %q: %w", name, err)
 	}
 	ops := []store.Op{{Key: keyFunctions + name, Value: text}}
-	for _, t := range outside(fn) {
+	for _, t := range sessions(fn) {
 		ops = append(ops, store.Op{Key: endingKey(t.MQTT.Broker, n.parts.ClientID(n.cfg.Name, name, t.Name))})
 	}
 	if err := n.commitOnce(ctx, ops); err != nil {
@@ -51,10 +51,11 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 	n.mu.Unlock()
 	n.bindLocal()
 	n.takeDown(ctx, d)
-	for _, t := range outside(fn) {
+	for _, t := range sessions(fn) {
 		id := n.parts.ClientID(n.cfg.Name, name, t.Name)
 		n.endings.again(ctx, endingKey(t.MQTT.Broker, id), t.MQTT.Broker, id)
 	}
+	n.devices.Drop(name) // after its last event
 	if err := n.erase(ctx, name); err != nil {
 		return storeError(err)
 	}

@@ -84,6 +84,7 @@ func (s *service) try(ctx context.Context, w *work) (verdict, time.Duration) {
 	if v == stopped && ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
 		v, wait = again, sandboxPatience.wait(w.waits+1) // its pool was stopped, not the node
 	}
+	s.tally(err, counted)
 	if !counted {
 		if v == again {
 			w.waits++
@@ -107,6 +108,22 @@ func (s *service) try(ctx context.Context, w *work) (verdict, time.Duration) {
 		w.failure = f
 	}
 	return v, wait
+}
+
+// tally counts the attempts that failed in a row.
+func (s *service) tally(err error, failed bool) {
+	s.mu.Lock()
+	switch {
+	case err == nil:
+		s.failures = 0
+	case failed:
+		s.failures++
+	}
+	over := failed && s.failures == maxLineFailures
+	s.mu.Unlock()
+	if over {
+		s.failing()
+	}
 }
 
 // setDeadFull keeps why nothing can be dead-lettered, for people.

@@ -38,6 +38,11 @@ type surroundings interface {
 	hasBroker(name string) bool
 	// hasFunction reports whether a function is deployed.
 	hasFunction(name string) bool
+	// isOutput reports whether a line is one that can be commanded.
+	isOutput(line string) bool
+	readLine(ctx context.Context, line string) (on bool, err error)
+	// readSensor returns a reading in JSON.
+	readSensor(ctx context.Context, sensor string) ([]byte, error)
 }
 
 // transaction answers what one invocation asks of the node. Reads are those of
@@ -56,6 +61,9 @@ type transaction struct {
 	writes   map[string]write // store key -> the last write
 	messages []functions.Publish
 	invokes  []functions.Invoke
+	commands []functions.Effect // of lines, in order
+	levels   map[string]bool    // line -> what this invocation commands
+	pulses   bool               // one of commands is a pulse
 	effects  int
 	bytes    int
 	fault    error // a read failed for the node's reasons, not the function's
@@ -73,6 +81,7 @@ func newTransaction(fn *functions.Function, st store.Store, around surroundings,
 	return &transaction{
 		fn: fn, st: st, around: around, maxPayload: maxPayload,
 		reads: map[string]int64{}, sizes: map[string]int{}, lists: map[string]int{}, writes: map[string]write{},
+		levels: map[string]bool{},
 	}
 }
 
@@ -89,6 +98,10 @@ func (t *transaction) Call(ctx context.Context, kind wire.Kind, c wire.Call) (wi
 		return wire.Reply{}, t.publish(c)
 	case wire.KindInvoke:
 		return t.invoke(c)
+	case wire.KindSetLine, wire.KindPulseLine, wire.KindReleaseLine, wire.KindReadLine:
+		return t.line(ctx, kind, c)
+	case wire.KindReadSensor:
+		return t.sensor(ctx, c)
 	case wire.KindHello, wire.KindEvent, wire.KindResult, wire.KindFailure, wire.KindLog, wire.KindOK, wire.KindError:
 	}
 	return wire.Reply{}, fmt.Errorf("%q is nothing that a function can ask for", kind)

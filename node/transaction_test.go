@@ -26,11 +26,23 @@ type place struct{}
 
 func (place) hasBroker(name string) bool   { return name == "local" || name == "plant" }
 func (place) hasFunction(name string) bool { return name == "other" }
+func (place) isOutput(line string) bool    { return line == "relay" }
+
+func (place) readLine(_ context.Context, line string) (bool, error) { return line == "door", nil }
+
+func (place) readSensor(_ context.Context, sensor string) ([]byte, error) {
+	if sensor != "greenhouse" {
+		return nil, errors.New("nothing answers")
+	}
+	return []byte(`{"temperature_C":25}`), nil
+}
 
 func testFunction() *functions.Function {
 	f := functions.Defaults()
 	f.Name = "fan"
 	f.Grants = functions.Grants{Publish: []string{"alarm/#"}, State: []string{"weather/now", "all"}, Invoke: []string{"other", "gone"}}
+	f.Grants.Lines = []functions.LineGrant{{Line: "relay"}, {Line: "door"}, {Line: "window"}}
+	f.Grants.Sensors = []string{"greenhouse", "unplugged"}
 	return &f
 }
 
@@ -61,6 +73,13 @@ func TestTransactionRefusals(t *testing.T) {
 		{"invoke of none", wire.KindInvoke, wire.Call{Function: "gone"}, "no such function"},
 		{"large invoke", wire.KindInvoke, wire.Call{Function: "other", Data: make([]byte, 1001)}, "1001 bytes"},
 		{"large attributes", wire.KindInvoke, wire.Call{Function: "other", Subject: strings.Repeat("s", wire.Overhead)}, "id, type and subject"},
+		{"line not granted", wire.KindSetLine, wire.Call{Device: "lamp"}, "add it to grants.lines"},
+		{"read of a line not granted", wire.KindReadLine, wire.Call{Device: "lamp"}, "add it to grants.lines"},
+		{"input", wire.KindSetLine, wire.Call{Device: "door"}, "it is an input"},
+		{"no pulse", wire.KindPulseLine, wire.Call{Device: "relay"}, "a pulse of 0 ms: 1 to 60000"},
+		{"long pulse", wire.KindPulseLine, wire.Call{Device: "relay", MS: 60001}, "a pulse of 60001 ms"},
+		{"sensor not granted", wire.KindReadSensor, wire.Call{Device: "attic"}, "add it to grants.sensors"},
+		{"sensor that does not answer", wire.KindReadSensor, wire.Call{Device: "unplugged"}, "nothing answers"},
 		{"no call", wire.KindHello, wire.Call{}, "nothing that a function can ask for"},
 	}
 	for _, tt := range tests {
@@ -74,6 +93,42 @@ func TestTransactionRefusals(t *testing.T) {
 				t.Errorf("a refused call left something: %+v", tx)
 			}
 		})
+	}
+}
+
+func TestTransactionLines(t *testing.T) {
+	tx := newTransaction(testFunction(), memstore.New(memstore.Config{}), place{}, 1000)
+	call := func(kind wire.Kind, c wire.Call) wire.Reply {
+		t.Helper()
+		r, err := tx.Call(t.Context(), kind, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	read := func(line string, want bool) {
+		t.Helper()
+		if got := call(wire.KindReadLine, wire.Call{Device: line}).On; got != want {
+			t.Errorf("line %s: got %v, want %v", line, got, want)
+		}
+	}
+	read("door", true)
+	read("window", false)
+	// What it commands takes place later, but it sees it at once.
+	call(wire.KindSetLine, wire.Call{Device: "relay", On: true})
+	read("relay", true)
+	call(wire.KindPulseLine, wire.Call{Device: "relay", MS: 200})
+	read("relay", false)
+	call(wire.KindReleaseLine, wire.Call{Device: "relay"})
+	read("relay", false)
+	want := []functions.Effect{
+		functions.SetLine{Line: "relay", On: true}, functions.PulseLine{Line: "relay", For: 200 * time.Millisecond}, functions.ReleaseLine{Line: "relay"},
+	}
+	if diff := cmp.Diff(want, tx.commands); diff != "" || !tx.pulses {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
+	if got := string(call(wire.KindReadSensor, wire.Call{Device: "greenhouse"}).Value); got != `{"temperature_C":25}` {
+		t.Errorf("sensor: %s", got)
 	}
 }
 

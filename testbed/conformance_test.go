@@ -163,7 +163,7 @@ func (d *deployed) Invoke(t *testing.T, e functions.Event) functionstest.Outcome
 	o := functionstest.Outcome{Result: out.Result}
 	switch {
 	case err == nil:
-		o.Published, o.Invoked = inv.Commit()
+		o.Committed = inv.Commit()
 	case !errors.As(err, &o.Failure):
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/edgefn/edgefn/node/api/apitest"
 )
 
 // patience bounds every wait of a script.
@@ -52,7 +54,7 @@ func TestScripts(t *testing.T) {
 			if err := os.Chmod(run, 0o755); err != nil {
 				return err
 			}
-			m := &machine{run: run, started: map[string]*process{}}
+			m := &machine{run: run, bin: bin, started: map[string]*process{}}
 			env.Values[machineKey{}] = m
 			env.Defer(func() { m.stop(); _ = os.RemoveAll(run) })
 			mqtt, err := freePort()
@@ -74,6 +76,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node":       cmdNode,
 			"mosquitto":  cmdMosquitto,
+			"sshd":       cmdSSHD,
 			"subscribe":  cmdSubscribe,
 			"received":   cmdReceived,
 			"eventually": cmdEventually,
@@ -103,8 +106,10 @@ type machineKey struct{}
 // machine is what a script has started.
 type machine struct {
 	run     string
+	bin     string // folder of edgefn
 	started map[string]*process
 	mounts  []string
+	sshd    *apitest.SSHD // nil: none was started
 }
 
 type process struct {
@@ -118,6 +123,9 @@ func machineOf(ts *testscript.TestScript) *machine { return ts.Value(machineKey{
 func (m *machine) stop() {
 	for _, p := range m.started {
 		p.end(syscall.SIGTERM)
+	}
+	if m.sshd != nil {
+		m.sshd.Stop()
 	}
 	for _, dir := range m.mounts {
 		_ = syscall.Unmount(dir, syscall.MNT_DETACH)
@@ -186,7 +194,7 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 			"edgefn", "node", "--name", "n1", "--data", m.run + "/d", "--run", m.run + "/r",
 			"--mqtt", "127.0.0.1:" + ts.Getenv("MQTT"),
 		}, args[1:]...)
-		path, err := exec.LookPath(filepath.Join(strings.SplitN(ts.Getenv("PATH"), ":", 2)[0], "edgefn"))
+		path, err := exec.LookPath(filepath.Join(machineOf(ts).bin, "edgefn"))
 		ts.Check(err)
 		argv[0] = path
 		before := strings.Count(m.output("node"), " is ready: ")
@@ -238,6 +246,24 @@ func cmdMosquitto(ts *testscript.TestScript, _ bool, args []string) {
 	case "kill":
 		m.started["mosquitto"].end(syscall.SIGKILL)
 	}
+}
+
+// sshd start: a real OpenSSH server at $SSHD that lets root in, and in front of
+// PATH an ssh that has the key | sshd stop
+func cmdSSHD(ts *testscript.TestScript, _ bool, args []string) {
+	m := machineOf(ts)
+	if args[0] == "stop" {
+		m.sshd.Stop()
+		m.sshd = nil
+		return
+	}
+	dir := filepath.Join(m.run, "ssh")
+	ts.Check(os.Mkdir(dir, 0o700))
+	var err error
+	m.sshd, err = apitest.StartSSHD(dir)
+	ts.Check(err)
+	ts.Setenv("SSHD", m.sshd.Addr)
+	ts.Setenv("PATH", m.sshd.Bin+":"+ts.Getenv("PATH"))
 }
 
 // subscribe NAME PORT TOPIC: starts a mosquitto_sub, ready when it returns
@@ -355,7 +381,7 @@ func cmdAbsent(ts *testscript.TestScript, _ bool, _ []string) {
 
 // background COMMAND...: runs a command until `end`
 func cmdBackground(ts *testscript.TestScript, _ bool, args []string) {
-	path := filepath.Join(strings.SplitN(ts.Getenv("PATH"), ":", 2)[0], args[0])
+	path := filepath.Join(machineOf(ts).bin, args[0])
 	machineOf(ts).start(ts, "background", append([]string{path}, args[1:]...)...)
 }
 

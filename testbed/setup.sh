@@ -22,6 +22,8 @@ if [ "${1:-demo}" = test ]; then
 	need node nodejs "the node runtime of the machine"
 	need npm npm "installs npm packages at build"
 	need jq jq "reads what -o json prints"
+	need ssh openssh-client "the way to a gateway"
+	need sshd openssh-server "the gateway's end of that way"
 	/usr/bin/python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 fi
 [ -z "$missing" ] && exit 0

@@ -22,7 +22,7 @@ func (a *app) buildCommand() *cobra.Command {
 		Use:   "build DIR [--arch A,B] -o PATH",
 		Short: "Build a function's image",
 		Long: "build makes an OCI image index of the function in a folder and writes it as an OCI layout:\n" +
-			"a folder, or a tar where PATH ends in .tar. The same source gives the same digest.",
+			"a folder, or a tar where PATH ends in .tar. The same source gives the same digest.\n\n" + platformHelp,
 		Example: "  edgefn build fan -o fan.tar\n  edgefn build fan --arch amd64,arm64,arm/v7 -o out/fan",
 		Args:    wants("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -33,7 +33,7 @@ func (a *app) buildCommand() *cobra.Command {
 			if err != nil {
 				return configError(err)
 			}
-			img, err := a.build(cmd.Context(), f.Name, args[0], archs)
+			img, err := a.build(cmd.Context(), f.Name, buildRequest{dir: args[0], platforms: archs})
 			if err != nil {
 				return err
 			}
@@ -54,6 +54,18 @@ func (a *app) buildCommand() *cobra.Command {
 	return cmd
 }
 
+// platformHelp is what build and deploy say of platforms.
+const platformHelp = "Any machine builds for any gateway, with no emulator: go functions are compiled for each\n" +
+	"platform, and code in Python or JavaScript serves all. What is native is given for each:\n" +
+	"Python packages as wheels, from the index or in the function's wheels folder; addons and\n" +
+	"programs in platform/linux-arm64, platform/linux-arm-v7 and so on, which are laid over the\n" +
+	"other files. A native file that does not serve a platform named is refused."
+
+// archError is a platform that is not known.
+func archError(err error) error {
+	return &usageError{text: err.Error(), hint: "--arch names the platforms", err: err}
+}
+
 func archFlag(cmd *cobra.Command, archs *[]string, def string) {
 	cmd.Flags().StringSliceVar(archs, "arch", nil, "platforms to build for: amd64, arm64, arm/v7, arm/v6 (default "+def+")")
 	// It cannot fail: the flag is there and has no completion yet.
@@ -65,12 +77,12 @@ func folders(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellC
 	return nil, cobra.ShellCompDirectiveFilterDirs
 }
 
-// build builds the function in dir and shows how it goes on. The caller closes
-// the image.
-func (a *app) build(ctx context.Context, name, dir string, archs []string) (image, error) {
+// build builds a function and shows how it goes on. The caller closes the image.
+func (a *app) build(ctx context.Context, name string, b buildRequest) (image, error) {
 	p := a.progress("building " + name)
 	defer p.end()
-	return a.tools.Build(ctx, dir, archs, p.step)
+	b.step = p.step
+	return a.tools.Build(ctx, b)
 }
 
 // writeImage writes img to path. A tar takes its place when it is whole.

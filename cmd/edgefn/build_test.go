@@ -48,14 +48,17 @@ func TestDeploy(t *testing.T) {
 	s := open(t, b)
 	img := &fakeImage{n: bytes}
 	var platforms []string
-	s.tools.build = func(_ context.Context, _ string, p []string, step func(string)) (image, error) {
-		step("layer")
-		platforms = p
+	s.tools.build = func(_ context.Context, b buildRequest) (image, error) {
+		b.step("layer")
+		platforms = b.platforms
+		if b.python != "3.11.2" {
+			t.Errorf("wheels are for python %q, the node has 3.11.2", b.python)
+		}
 		return img, nil
 	}
 	dir := source(t, goodManifest)
 
-	s.run("deploy", dir, "--wait", "5s").want(t, 0, "name:     fan\nversion:  sha256:feed\nnodes:    gw1, gw2\n", "warning: memory is not limited\n")
+	s.run("deploy", dir, "--wait", "5s").want(t, 0, "name:     fan\nversion:  sha256:feed\nnodes:    gw1, gw2\nsent:     3.0 MiB, 0 B were there\n", "warning: memory is not limited\n")
 	if got != bytes || o.Wait != 5*time.Second {
 		t.Errorf("%d bytes, %+v", got, o)
 	}
@@ -63,8 +66,8 @@ func TestDeploy(t *testing.T) {
 		t.Errorf("without --arch it is not the node's platform: %s", d)
 	}
 	answer.Unchanged = true
-	s.run("deploy", dir, "--arch", "amd64,arm64").want(t, 0, "unchanged:", "warning")
-	if d := cmp.Diff([]string{"amd64", "arm64"}, platforms); d != "" {
+	s.run("deploy", dir, "--arch", "amd64,arm/v6").want(t, 0, "unchanged:", "warning")
+	if d := cmp.Diff([]string{"amd64", "arm/v6"}, platforms); d != "" {
 		t.Error(d)
 	}
 	s.run("deploy", dir, "-o", "json").want(t, 0, `"unchanged": true`, "warning")
@@ -80,10 +83,66 @@ func TestDeploy(t *testing.T) {
 		t.Errorf("6 deploys closed their image %d times", img.closed)
 	}
 	s.run("deploy", dir, "--node", "/nowhere.sock").want(t, 6, "", "no such socket")
-	s.tools.build = func(context.Context, string, []string, func(string)) (image, error) {
+	s.tools.build = func(context.Context, buildRequest) (image, error) {
 		return nil, errors.New("pip is missing")
 	}
 	s.run("deploy", dir).want(t, 1, "", "pip is missing")
+}
+
+// What the node has is left out; if it is gone when the image arrives, all is
+// sent.
+func TestDeploySendsWhatIsMissing(t *testing.T) {
+	b := backend()
+	b.Blobs = []string{fakeDigest('a')}
+	var got []int64
+	var fail error
+	b.OnDeploy = func(_ context.Context, image io.Reader, _ api.DeployOptions, _ func(api.Progress)) (api.Deployed, error) {
+		n, err := io.Copy(io.Discard, image)
+		got = append(got, n)
+		if n < 100 && fail != nil {
+			return api.Deployed{}, fail
+		}
+		return api.Deployed{Name: "fan", Version: fakeDigest('f'), Nodes: []string{"gw1"}}, err
+	}
+	s := open(t, b)
+	s.tools.build = func(context.Context, buildRequest) (image, error) { return &fakeImage{n: 100}, nil }
+	dir := source(t, goodManifest)
+
+	o := s.run("deploy", dir, "-o", "json")
+	o.want(t, 0, `"sent_bytes": 10`, "")
+	o.want(t, 0, `"reused_bytes": 90`, "")
+	fail = fmt.Errorf("it lacks a layer: %w", api.ErrIncomplete)
+	o = s.run("deploy", dir, "-o", "json")
+	o.want(t, 0, `"sent_bytes": 110`, "")
+	o.want(t, 0, `"reused_bytes": 0`, "")
+	if d := cmp.Diff([]int64{10, 10, 100}, got); d != "" {
+		t.Errorf("uploads: %s", d)
+	}
+	b.Blobs = nil
+	b.OnDeploy = func(context.Context, io.Reader, api.DeployOptions, func(api.Progress)) (api.Deployed, error) {
+		return api.Deployed{}, fail
+	}
+	s.run("deploy", dir).want(t, 1, "", "it lacks a layer")
+}
+
+// A platform that the node does not run is refused before anything is built.
+func TestDeployForWrongPlatform(t *testing.T) {
+	b := backend()
+	s := open(t, b)
+	s.tools.build = func(context.Context, buildRequest) (image, error) {
+		t.Error("it was built")
+		return nil, errors.New("built")
+	}
+	dir := source(t, goodManifest)
+	for _, c := range []struct{ node, arch, err string }{
+		{"linux/amd64", "arm64", `--arch arm64: node "gw1" is linux/amd64`},
+		{"linux/arm/v6", "arm64,arm/v7", "hint: name its platform too, --arch arm64,arm/v7,arm/v6, or leave --arch out"},
+		{"linux/arm64", "arm/v7", "is linux/arm64"},
+		{"linux/arm64", "mips", `platform "mips" is not known`},
+	} {
+		b.Node.Platform = c.node
+		s.run("deploy", dir, "--arch", c.arch).want(t, 2, "", c.err)
+	}
 }
 
 func TestBadManifest(t *testing.T) {
@@ -103,11 +162,11 @@ func TestBadManifest(t *testing.T) {
 func TestBuild(t *testing.T) {
 	s := open(t, backend())
 	img := &fakeImage{n: 100}
-	s.tools.build = func(context.Context, string, []string, func(string)) (image, error) { return img, nil }
+	s.tools.build = func(context.Context, buildRequest) (image, error) { return img, nil }
 	dir, out := source(t, goodManifest), t.TempDir()
 
 	tar := filepath.Join(out, "fan.tar")
-	s.run("build", dir, "-o", tar).want(t, 0, "name:     fan\nversion:  sha256:feed\nwritten:  "+tar+"\n", "")
+	s.run("build", dir, "-o", tar).want(t, 0, "name:     fan\nversion:  "+fakeDigest('f')+"\nwritten:  "+tar+"\n", "")
 	if info, err := os.Stat(tar); err != nil || info.Size() != 100 {
 		t.Errorf("%v %v", info, err)
 	}

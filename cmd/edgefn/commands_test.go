@@ -31,6 +31,7 @@ func TestJSON(t *testing.T) {
 		{"usage -o json", []api.Usage{b.Details["fan"].Usage, b.Details["gauge"].Usage}},
 		{"usage gauge -o json", []api.Usage{b.Details["gauge"].Usage}},
 		{"status -o json", b.Node},
+		{"devices -o json", b.Hard},
 		{"state list fan -o json", []api.StateKey{}},
 		{"dead show fan 01A -o json", b.Letters[0]},
 		{"rollback fan -o json", api.Deployed{Name: "fan", Version: "sha256:fedcba9876543210", Nodes: []string{"gw1"}}},
@@ -208,7 +209,7 @@ func TestDead(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	s := open(t, backend())
-	s.run("remove", "fan").want(t, 0, "removed fan: 2 versions, 2 triggers, 2 dead letters\n", "")
+	s.run("remove", "fan").want(t, 0, "removed fan: 2 versions, 4 triggers, 2 dead letters\n", "")
 	s.run("remove", "fan").want(t, 4, "", "not found")
 	b := backend()
 	b.Fail = map[string]error{"Describe": errors.New("spec is broken")}

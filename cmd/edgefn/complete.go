@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,8 +31,8 @@ func (a *app) complete(cs ...completer) cobra.CompletionFunc {
 
 func (a *app) offer(cmd *cobra.Command, args []string, f completer) []string {
 	c, err := a.dial()
-	if err != nil {
-		return nil
+	if err != nil || strings.HasPrefix(c.Target(), "ssh://") {
+		return nil // logging in takes longer than that, and may ask for a password
 	}
 	ctx := cmd.Context()
 	if ctx == nil {

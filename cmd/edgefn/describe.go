@@ -88,11 +88,18 @@ func (a *app) printDetail(d api.FunctionDetail) error {
 
 // grants lists what a function may touch, kind first.
 func grants(g functions.Grants) []string {
-	var all []string
+	var all, lines []string
+	for _, l := range g.Lines {
+		if l.Priority > 0 {
+			lines = append(lines, fmt.Sprintf("%s (priority %d)", l.Line, l.Priority))
+		} else {
+			lines = append(lines, l.Line)
+		}
+	}
 	for _, k := range []struct {
 		kind string
 		to   []string
-	}{{"publish", g.Publish}, {"state", g.State}, {"connect", g.Connect}, {"invoke", g.Invoke}} {
+	}{{"publish", g.Publish}, {"state", g.State}, {"connect", g.Connect}, {"invoke", g.Invoke}, {"line", lines}, {"sensor", g.Sensors}, {"bus", g.Buses}} {
 		for _, to := range k.to {
 			all = append(all, k.kind+" "+to)
 		}
@@ -111,8 +118,13 @@ func (a *app) printTriggers(d api.FunctionDetail) error {
 	t := newTable("TRIGGER", a.paint("STATE"), "SOURCE", "ORDER", "ERROR")
 	for _, tr := range d.Function.Triggers {
 		what := ""
-		if m := tr.MQTT; m != nil {
-			what = fmt.Sprintf("mqtt %s %s (QoS %d)", m.Broker, m.Topic, m.QoS)
+		switch {
+		case tr.MQTT != nil:
+			what = fmt.Sprintf("mqtt %s %s (QoS %d)", tr.MQTT.Broker, tr.MQTT.Topic, tr.MQTT.QoS)
+		case tr.GPIO != nil:
+			what = fmt.Sprintf("gpio %s %s, debounce %v", tr.GPIO.Line, tr.GPIO.Edge, tr.GPIO.Debounce)
+		case tr.Sensor != nil:
+			what = fmt.Sprintf("sensor %s every %v%s", tr.Sensor.Device, tr.Sensor.Every, changes(tr.Sensor.Change))
 		}
 		s := sources[tr.Name]
 		state := s.State
@@ -125,6 +137,15 @@ func (a *app) printTriggers(d api.FunctionDetail) error {
 		return err
 	}
 	return t.printTo(a.out)
+}
+
+// changes says how far quantities have to move.
+func changes(change map[string]float64) string {
+	s := ""
+	for _, q := range slices.Sorted(maps.Keys(change)) {
+		s += fmt.Sprintf(", %s by %v", q, change[q])
+	}
+	return s
 }
 
 func (a *app) printVersions(vs []api.VersionInfo) error {

@@ -78,13 +78,14 @@ func (a *app) root() *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.PersistentFlags().StringVar(&a.target, "node", "", "control socket of the node to talk to (default $EDGEFN_NODE or "+api.DefaultTarget+")")
+	root.PersistentFlags().StringVar(&a.target, "node", "", "node to talk to: its control socket, or ssh://[USER@]HOST[:PORT][/SOCKET] (default $EDGEFN_NODE or "+api.DefaultTarget+")")
 	for _, c := range []*cobra.Command{
 		a.buildCommand(),
 		a.completionCommand(),
 		a.deadCommand(),
 		a.deployCommand(),
 		a.describeCommand(),
+		a.doctorCommand(),
 		a.functionsCommand(),
 		a.initCommand(),
 		a.invokeCommand(),
@@ -93,6 +94,7 @@ func (a *app) root() *cobra.Command {
 		a.removeCommand(),
 		a.rollbackCommand(),
 		a.stateCommand(),
+		a.devicesCommand(),
 		a.statusCommand(),
 		a.usageCommand(),
 		a.versionCommand(),

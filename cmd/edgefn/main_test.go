@@ -18,10 +18,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/edgefn/edgefn/cross"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
 	"github.com/edgefn/edgefn/node/api/apitest"
+	"github.com/edgefn/edgefn/node/doctor"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -38,13 +40,15 @@ var now = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 // fakeTools stand in for the builder and the node.
 type fakeTools struct {
-	build    func(ctx context.Context, dir string, platforms []string, step func(string)) (image, error)
+	build    func(ctx context.Context, b buildRequest) (image, error)
 	scaffold func(dir, name string, rt functions.Runtime) error
 	runNode  func(ctx context.Context, cfg node.Config) error
+	machine  func(status func(context.Context) (api.Status, error)) doctor.Machine
+	safe     func(ctx context.Context, cfg node.Config) ([]string, error)
 }
 
-func (f *fakeTools) Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error) {
-	return f.build(ctx, dir, platforms, step)
+func (f *fakeTools) Build(ctx context.Context, b buildRequest) (image, error) {
+	return f.build(ctx, b)
 }
 
 func (f *fakeTools) Scaffold(dir, name string, rt functions.Runtime) error {
@@ -52,6 +56,17 @@ func (f *fakeTools) Scaffold(dir, name string, rt functions.Runtime) error {
 }
 
 func (f *fakeTools) RunNode(ctx context.Context, cfg node.Config) error { return f.runNode(ctx, cfg) }
+
+func (f *fakeTools) Machine(status func(context.Context) (api.Status, error)) doctor.Machine {
+	return f.machine(status)
+}
+
+func (f *fakeTools) Safe(ctx context.Context, cfg node.Config) ([]string, error) {
+	return f.safe(ctx, cfg)
+}
+
+// fakeDigest is a digest of one digit.
+func fakeDigest(digit byte) string { return "sha256:" + strings.Repeat(string(digit), 64) }
 
 // fakeImage is an image of n bytes.
 type fakeImage struct {
@@ -65,7 +80,25 @@ func (i *fakeImage) Close() error {
 	return nil
 }
 
-func (i *fakeImage) Digest() string { return "sha256:feed" }
+func (i *fakeImage) Digest() string { return fakeDigest('f') }
+
+// Blobs has a large one, and a small one.
+func (i *fakeImage) Blobs() []cross.Blob {
+	return []cross.Blob{{Digest: fakeDigest('a'), Size: i.n - 10}, {Digest: fakeDigest('b'), Size: 10}}
+}
+
+func (i *fakeImage) WriteTarWithout(w io.Writer, there map[string]bool) error {
+	n := int64(0)
+	for _, b := range i.Blobs() {
+		if !there[b.Digest] {
+			n += b.Size
+		}
+	}
+	if _, err := io.CopyN(w, strings.NewReader(strings.Repeat("t", int(n))), n); err != nil {
+		return err
+	}
+	return i.err
+}
 
 func (i *fakeImage) WriteLayout(dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -75,10 +108,7 @@ func (i *fakeImage) WriteLayout(dir string) error {
 }
 
 func (i *fakeImage) WriteTar(w io.Writer) error {
-	if _, err := io.CopyN(w, strings.NewReader(strings.Repeat("t", int(i.n))), i.n); err != nil {
-		return err
-	}
-	return i.err
+	return i.WriteTarWithout(w, nil)
 }
 
 // buffer is a bytes.Buffer for several goroutines.
@@ -189,8 +219,13 @@ func backend() *apitest.Backend {
 	f.Triggers = []functions.Trigger{
 		{Name: "readings", Order: functions.OrderSubject, MQTT: &functions.MQTTTrigger{Topic: "greenhouse/+/temperature", QoS: 1, Broker: "local"}},
 		{Name: "plant", Order: functions.OrderNone, MQTT: &functions.MQTTTrigger{Topic: "plant/#", QoS: 2, Broker: "plant"}},
+		{Name: "button", Order: functions.OrderSubject, GPIO: &functions.GPIOTrigger{Line: "door", Edge: functions.EdgeRising, Debounce: 10 * time.Millisecond}},
+		{Name: "climate", Order: functions.OrderSubject, Sensor: &functions.SensorTrigger{Device: "greenhouse", Every: 10 * time.Second, Change: map[string]float64{"temperature": 0.5}}},
 	}
-	f.Grants = functions.Grants{Publish: []string{"greenhouse/#"}, Connect: []string{"db.lan:5432"}}
+	f.Grants = functions.Grants{
+		Publish: []string{"greenhouse/#"}, Connect: []string{"db.lan:5432"},
+		Lines: []functions.LineGrant{{Line: "door"}, {Line: "relay", Priority: 2}}, Sensors: []string{"greenhouse"}, Buses: []string{"i2c-1"},
+	}
 	fan := api.FunctionDetail{
 		FunctionInfo: api.FunctionInfo{
 			Name: "fan", Version: "sha256:0123456789abcdef", Runtime: functions.Python, State: "serving",
@@ -218,8 +253,21 @@ func backend() *apitest.Backend {
 		Function: g,
 		Usage:    api.Usage{Function: "gauge", Invocations: 3, WallMS: 1.234, CPUMS: 0.5, MemoryMiBMS: 12, Cold: 3, Since: now},
 	}
+	off := false
 	return &apitest.Backend{
 		Details: map[string]api.FunctionDetail{"fan": fan, "gauge": gauge},
+		Hard: api.Devices{
+			Devices: []api.Device{
+				{Name: "door", Kind: "line", What: "in", Where: "gpiochip:pinctrl-bcm2711/17", State: "ok", Value: "off", Time: now.Add(-time.Minute), Lost: 3, Holders: []api.Holder{}, Listeners: []string{"fan"}},
+				{Name: "relay", Kind: "line", What: "out", Where: "gpiochip:pinctrl-bcm2711/27", State: "ok", Value: "off", Time: now, Holders: []api.Holder{{Function: "fan", Priority: 2, Command: &off}, {Function: "gauge", Priority: 9}}, Listeners: []string{}},
+				{Name: "greenhouse", Kind: "sensor", What: "bme280", Where: "i2c-1 0x76", State: "fault", Value: "25.08 C", Time: now.Add(-time.Hour), Error: "read greenhouse: nothing answers at address 0x76 of i2c-1", Holders: []api.Holder{}, Listeners: []string{"fan"}},
+			},
+			Found: []api.FoundDevice{
+				{Kind: "line", Name: "gpiochip:pinctrl-bcm2711/4", What: "GPIO4", Config: `gpio4: {line: "gpiochip:pinctrl-bcm2711/4"}`},
+				{Kind: "line", Name: "gpiochip:pinctrl-bcm2711/17", What: "GPIO17", UsedBy: "edgefn", Device: "door"},
+				{Kind: "line", Name: "gpiochip:pinctrl-bcm2711/42", What: "LED", UsedBy: "led0"},
+			},
+		},
 		Lines: []api.LogLine{
 			{Time: now.Add(-time.Hour), Level: "info", Function: "fan", Version: "sha256:0", Invocation: "i1", Stream: "stdout", Text: "hello"},
 			{Time: now.Add(-time.Minute), Level: "warning", Function: "fan", Version: "sha256:0", Stream: "node", Text: "two\nlines\x1b]0;evil\a"},
@@ -283,6 +331,7 @@ func TestTables(t *testing.T) {
 		"describe":  {"describe", "fan"},
 		"usage":     {"usage"},
 		"status":    {"status"},
+		"devices":   {"devices"},
 		"logs":      {"logs", "fan"},
 		"dead-list": {"dead", "list", "fan"},
 		"dead-show": {"dead", "show", "fan", "01A"},
@@ -391,7 +440,7 @@ func TestMistakes(t *testing.T) {
 		{"init x --runtime cobol", 2, `"cobol" is not known: it is one of python, node, go, exec`},
 		{"init Bad_Name --runtime go", 2, "--name"},
 		{"completion tcsh", 2, "tcsh"},
-		{"functions --node tcp://x", 2, "only unix://"},
+		{"functions --node tcp://x", 2, "only unix:// and ssh://"},
 		{"functions --node /nowhere.sock", 6, "is the node running?"},
 		{"--node /nowhere.sock status", 6, "no such socket"},
 		{"deploy /nowhere --node /nowhere.sock", 2, "edgefn.yaml"},

@@ -108,10 +108,13 @@ func (a *app) runNode(ctx context.Context, cfg node.Config) error {
 	cfg.Ready = func(line string) {
 		// A node serves although nobody reads that it does.
 		_ = a.printf("%s\n", line)
-		notify(cfg.Logger, daemon.SdNotifyReady)
+		notify(cfg.Logger, daemon.SdNotifyReady+"\nSTATUS="+line)
 	}
-	stopped := context.AfterFunc(ctx, func() { notify(cfg.Logger, daemon.SdNotifyStopping) })
+	stopped := context.AfterFunc(ctx, func() {
+		notify(cfg.Logger, daemon.SdNotifyStopping+"\nSTATUS=what runs is finished, then the node ends")
+	})
 	defer stopped()
+	defer startWatchdog(ctx, cfg.Logger, cfg.Socket())()
 	err := a.tools.RunNode(ctx, cfg)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // that is how a node ends
@@ -124,13 +127,6 @@ func (a *app) runNode(ctx context.Context, cfg node.Config) error {
 		}
 	}
 	return err
-}
-
-// notify tells systemd; elsewhere nobody listens and nothing happens.
-func notify(log *slog.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd could not be told", "err", err)
-	}
 }
 
 // The collector runs early, for memory is scarcer than time on a gateway: with

@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -83,12 +86,63 @@ func TestNodeEnds(t *testing.T) {
 	}
 	s.runWith(ctx, "", "node").want(t, 0, "ready\n", "")
 	buf := make([]byte, 100)
-	for _, want := range []string{"READY=1", "STOPPING=1"} {
+	for _, want := range []string{"READY=1\nSTATUS=ready", "STOPPING=1\nSTATUS="} {
 		n, err := l.Read(buf)
-		if err != nil || string(buf[:n]) != want {
+		if err != nil || !strings.HasPrefix(string(buf[:n]), want) {
 			t.Errorf("systemd was told %q, want %q: %v", buf[:n], want, err)
 		}
 	}
+}
+
+// systemd hears that a node lives as long as its control socket answers.
+func TestWatchdog(t *testing.T) {
+	keepMemory(t)
+	b := backend()
+	var stuck atomic.Bool
+	b.OnStatus = func(ctx context.Context) (api.Status, error) {
+		if stuck.Load() {
+			<-ctx.Done()
+		}
+		return api.Status{}, ctx.Err()
+	}
+	s := open(t, b)
+	run := filepath.Dir(s.path)
+	notes := filepath.Join(run, "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: notes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	t.Setenv("NOTIFY_SOCKET", notes)
+	t.Setenv("WATCHDOG_USEC", "60000")
+	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
+	heard := func(within time.Duration) int {
+		_ = l.SetReadDeadline(time.Now().Add(within))
+		buf, n := make([]byte, 100), 0
+		for {
+			k, err := l.Read(buf)
+			if err != nil {
+				return n
+			}
+			if string(buf[:k]) == "WATCHDOG=1" {
+				if n++; n == 3 {
+					return n
+				}
+			}
+		}
+	}
+	s.tools.runNode = func(context.Context, node.Config) error {
+		if n := heard(10 * time.Second); n != 3 {
+			t.Errorf("heard %d times of a node that answers", n)
+		}
+		stuck.Store(true)
+		heard(40 * time.Millisecond) // what was on its way
+		if n := heard(100 * time.Millisecond); n > 0 {
+			t.Error("a node that does not answer is said to live")
+		}
+		return nil
+	}
+	s.run("node", "--run", run, "--data", t.TempDir()).want(t, 0, "", "node does not answer itself")
 }
 
 func TestNodeFails(t *testing.T) {

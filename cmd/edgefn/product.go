@@ -10,6 +10,8 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/manifest"
 	"github.com/edgefn/edgefn/node"
+	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/doctor"
 )
 
 // product is the product itself, behind the commands.
@@ -21,18 +23,18 @@ var (
 )
 
 // Build implements tools.
-func (product) Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error) {
+func (product) Build(ctx context.Context, b buildRequest) (image, error) {
 	var ps []cross.Platform
-	for _, s := range platforms {
+	for _, s := range b.platforms {
 		p, err := cross.ParsePlatform(s)
 		if err != nil {
-			return nil, &usageError{text: err.Error(), hint: "--arch names the platforms", err: err}
+			return nil, archError(err)
 		}
 		if !slices.Contains(ps, p) {
 			ps = append(ps, p)
 		}
 	}
-	img, err := cross.Build(ctx, cross.Options{Dir: dir, Platforms: ps, Progress: step})
+	img, err := cross.Build(ctx, cross.Options{Dir: b.dir, Platforms: ps, Python: b.python, Progress: b.step})
 	if err != nil {
 		if fault := new(manifest.Error); errors.As(err, &fault) {
 			return nil, configError(err)
@@ -47,6 +49,11 @@ func (product) Scaffold(dir, name string, rt functions.Runtime) error {
 	return cross.Scaffold(dir, name, rt)
 }
 
+// Safe implements tools.
+func (product) Safe(ctx context.Context, cfg node.Config) ([]string, error) {
+	return node.Safe(ctx, &cfg)
+}
+
 // RunNode implements tools.
 func (product) RunNode(ctx context.Context, cfg node.Config) error {
 	n, err := node.New(cfg)
@@ -54,4 +61,9 @@ func (product) RunNode(ctx context.Context, cfg node.Config) error {
 		return fmt.Errorf("set up node: %w", err)
 	}
 	return n.Run(ctx)
+}
+
+// Machine implements tools.
+func (product) Machine(status func(context.Context) (api.Status, error)) doctor.Machine {
+	return doctor.Here(status)
 }

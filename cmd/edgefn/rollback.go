@@ -32,7 +32,11 @@ func (a *app) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printDeployed(d, out.json())
+			if out.json() {
+				a.warn(d.Warnings)
+				return a.printJSON(d)
+			}
+			return a.printDeployed(d, "")
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the version, or the beginning of it (default the one before)")
@@ -52,18 +56,24 @@ func stepText(p api.Progress) string {
 	return p.Step + ": " + p.Text
 }
 
-// printDeployed says which version serves where, and its warnings.
-func (a *app) printDeployed(d api.Deployed, asJSON bool) error {
-	for _, w := range d.Warnings {
+// warn shows a deploy's warnings.
+func (a *app) warn(warnings []string) {
+	for _, w := range warnings {
 		a.message("warning: %s", clean(w))
 	}
-	if asJSON {
-		return a.printJSON(d)
-	}
+}
+
+// printDeployed says which version serves where, its warnings, and what was
+// sent for it, if anything had to be.
+func (a *app) printDeployed(d api.Deployed, sent string) error {
+	a.warn(d.Warnings)
 	t := newTable()
 	t.row("name:", d.Name)
 	t.row("version:", d.Version)
 	t.row("nodes:", strings.Join(d.Nodes, ", "))
+	if sent != "" {
+		t.row("sent:", sent)
+	}
 	if d.Unchanged {
 		t.row("unchanged:", "the same content serves already")
 	}

@@ -4,20 +4,34 @@ import (
 	"context"
 	"io"
 
+	"github.com/edgefn/edgefn/cross"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node"
+	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/doctor"
 )
 
 // tools are the parts of the product that commands set to work.
 type tools interface {
-	// Build makes an image of the function in the folder dir for platforms such
-	// as linux/arm/v7, or for this machine's if there are none. step is called
-	// with what is being done.
-	Build(ctx context.Context, dir string, platforms []string, step func(string)) (image, error)
+	// Build makes an image of a function.
+	Build(ctx context.Context, b buildRequest) (image, error)
 	// Scaffold writes a function that deploys as it is into the folder dir.
 	Scaffold(dir, name string, rt functions.Runtime) error
 	// RunNode runs a node until ctx is done.
 	RunNode(ctx context.Context, cfg node.Config) error
+	// Machine is what doctor looks at; status asks its node.
+	Machine(status func(context.Context) (api.Status, error)) doctor.Machine
+	// Safe puts every output of a config to its safe value and returns the names
+	// of those that are.
+	Safe(ctx context.Context, cfg node.Config) ([]string, error)
+}
+
+// buildRequest says what is built.
+type buildRequest struct {
+	dir       string       // the function's folder
+	platforms []string     // such as linux/arm/v7; none: this machine's
+	python    string       // version of the node's python, such as 3.11.2; may be empty
+	step      func(string) // called with what is being done
 }
 
 // image is a built function.
@@ -28,4 +42,8 @@ type image interface {
 	Digest() string
 	WriteLayout(dir string) error
 	WriteTar(w io.Writer) error
+	// Blobs are what it is made of; WriteTarWithout leaves out those of which
+	// the digest is in there.
+	Blobs() []cross.Blob
+	WriteTarWithout(w io.Writer, there map[string]bool) error
 }

@@ -13,17 +13,20 @@ func TestExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The SDK's folder has no go.mod of its own: the command line adds one
+	// where it builds a function, and so does this test.
+	goTest := []string{"sh", "-ec", `dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+mkdir "$dir/sdk"; cp "$SDK"/*.go "$dir/sdk"; rm -f "$dir"/sdk/*_test.go
+printf 'module github.com/edgefn/edgefn-go\n\ngo 1.25\n' >"$dir/sdk/go.mod"
+cp go.mod "$dir/go.mod"; go mod edit -replace "github.com/edgefn/edgefn-go=$dir/sdk" "$dir/go.mod"
+go test -modfile "$dir/go.mod" -mod=mod ./...`}
 	tests := map[string][]string{
 		"thermostat": {"/usr/bin/python3", "-B", "-m", "unittest"},
 		"leak-alarm": {"node", "--test"},
 		"tally":      {"sh", "test.sh"},
-		// The SDK's folder has no go.mod of its own: the command line adds one
-		// where it builds a function, and so does this test.
-		"celsius": {"sh", "-ec", `dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
-mkdir "$dir/sdk"; cp "$SDK"/*.go "$dir/sdk"; rm -f "$dir"/sdk/*_test.go
-printf 'module github.com/edgefn/edgefn-go\n\ngo 1.25\n' >"$dir/sdk/go.mod"
-cp go.mod "$dir/go.mod"; go mod edit -replace "github.com/edgefn/edgefn-go=$dir/sdk" "$dir/go.mod"
-go test -modfile "$dir/go.mod" -mod=mod ./...`},
+		"celsius":    goTest,
+		"doorbell":   {"/usr/bin/python3", "-B", "-m", "unittest"},
+		"climate":    goTest,
 	}
 	for dir, argv := range tests {
 		t.Run(dir, func(t *testing.T) {

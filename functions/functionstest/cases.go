@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -156,12 +157,56 @@ var cases = []testCase{
 				t.Errorf("error of %s is %q, want one that names %s", what, got[what], name)
 			}
 		}
-		if len(out.Published) > 0 || len(out.Invoked) > 0 {
-			t.Errorf("published %v, invoked %v", out.Published, out.Invoked)
+		if diff := cmp.Diff(Committed{}, out.Committed); diff != "" {
+			t.Errorf("effects (-want +got):\n%s", diff)
 		}
 	}},
 	{name: "ungranted-uncaught", run: func(t *testing.T, s *subject) {
 		s.fails(t, "ungranted-uncaught", functions.FailRaised, "forbidden/topic")
+	}},
+	{name: "lines", run: func(t *testing.T, s *subject) {
+		out := s.ok(t, "lines", nil)
+		want := []functions.Effect{
+			functions.SetLine{Line: Relay},
+			functions.SetLine{Line: Relay, On: true},
+			functions.PulseLine{Line: Relay, For: 200 * time.Millisecond},
+			functions.SetLine{Line: Relay, On: true},
+			functions.ReleaseLine{Line: Relay},
+		}
+		if diff := cmp.Diff(want, out.Commanded); diff != "" {
+			t.Errorf("commands (-want +got):\n%s", diff)
+		}
+		saw := map[string]bool{Door: true, Hatch: false, Relay: false, "set": true, "pulsed": false}
+		if diff := cmp.Diff(saw, decode[map[string]bool](t, out)); diff != "" {
+			t.Errorf("lines that are on (-want +got):\n%s", diff)
+		}
+	}},
+	{name: "lines-and-raise", run: func(t *testing.T, s *subject) {
+		s.fails(t, "lines-and-raise", functions.FailRaised)
+	}},
+	{name: "sensor", run: func(t *testing.T, s *subject) {
+		got := decode[map[string]float64](t, s.ok(t, "sensor", nil))
+		if diff := cmp.Diff(map[string]float64{"temperature_C": -3.5, "humidity_rH": 41.25}, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}},
+	{name: "device-refused", run: func(t *testing.T, s *subject) {
+		out := s.ok(t, "device-refused", nil)
+		got := decode[map[string]string](t, out)
+		for what, says := range map[string]string{
+			"ungranted-line": "siren is not granted", "ungranted-read": "siren is not granted", "ungranted-sensor": "attic is not granted",
+			"input": "door is an input", "no-time": "0 ms", "long": "60001 ms", "fault": "soil does not work: no answer",
+		} {
+			if !strings.Contains(got[what], says) {
+				t.Errorf("error of %s is %q, want one that says %q", what, got[what], says)
+			}
+		}
+		if diff := cmp.Diff(Committed{}, out.Committed); diff != "" {
+			t.Errorf("effects (-want +got):\n%s", diff)
+		}
+	}},
+	{name: "device-refused-uncaught", run: func(t *testing.T, s *subject) {
+		s.fails(t, "device-refused-uncaught", functions.FailRaised, "siren is not granted")
 	}},
 	{name: "not-awaited", skip: skipAllBut(functions.Node, "calls do not return before they are done"), run: func(t *testing.T, s *subject) {
 		if got := s.ok(t, "not-awaited", nil).Published; len(got) != 3 {

@@ -337,7 +337,7 @@ func converse(ctx context.Context, p *process, inv *Invocation, f *functions.Fun
 				return fail(functions.FailProtocol, "result of %d: %v", frame.ID, err)
 			}
 			out := Outcome{Result: functions.Result{Data: b.Data, DataContentType: b.DataContentType}}
-			out.Published, out.Invoked = inv.Commit()
+			out.Committed = inv.Commit()
 			return out
 		case wire.KindFailure:
 			var b wire.Failure

@@ -34,11 +34,17 @@ type Function interface {
 
 // Outcome is what came of an event. Failure is nil if it succeeded.
 type Outcome struct {
-	Result    functions.Result
-	Failure   *functions.Failure
+	Result  functions.Result
+	Failure *functions.Failure
+	Committed
+	Logs []Line
+}
+
+// Committed is what an invocation had the node do.
+type Committed struct {
 	Published []functions.Publish
 	Invoked   []functions.Invoke
-	Logs      []Line
+	Commanded []functions.Effect // of lines, in order: SetLine, PulseLine, ReleaseLine
 }
 
 // Line is a line of a function's log.

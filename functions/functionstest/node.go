@@ -100,6 +100,8 @@ func (i *Invocation) Call(_ context.Context, kind wire.Kind, c wire.Call) (wire.
 		}
 		i.effects = append(i.effects, functions.Invoke{Function: owner, Event: e})
 		return wire.Reply{ID: e.ID}, nil
+	case wire.KindSetLine, wire.KindPulseLine, wire.KindReleaseLine, wire.KindReadLine, wire.KindReadSensor:
+		return i.device(kind, c)
 	case wire.KindHello, wire.KindEvent, wire.KindResult, wire.KindFailure, wire.KindLog, wire.KindOK, wire.KindError:
 	}
 	return wire.Reply{}, errors.New("this is no call")
@@ -147,9 +149,9 @@ func (i *Invocation) state(kind wire.Kind, owner string, c wire.Call) wire.Reply
 	return wire.Reply{Found: found, Value: v}
 }
 
-// Commit has the effects take place and returns the messages and events among
-// them.
-func (i *Invocation) Commit() (published []functions.Publish, invoked []functions.Invoke) {
+// Commit has the effects take place and returns those of them that are not about
+// state.
+func (i *Invocation) Commit() (out Committed) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.n.mu.Lock()
@@ -161,10 +163,12 @@ func (i *Invocation) Commit() (published []functions.Publish, invoked []function
 		case functions.Delete:
 			delete(i.n.spaces[e.Function], e.Key)
 		case functions.Publish:
-			published = append(published, e)
+			out.Published = append(out.Published, e)
 		case functions.Invoke:
-			invoked = append(invoked, e)
+			out.Invoked = append(out.Invoked, e)
+		case functions.SetLine, functions.PulseLine, functions.ReleaseLine:
+			out.Commanded = append(out.Commanded, e)
 		}
 	}
-	return published, invoked
+	return out
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/manifest"
 	"github.com/edgefn/edgefn/functions/runtimes/golang"
@@ -167,8 +169,8 @@ func (s *subject) fails(t *testing.T, name string, kind functions.FailureKind, s
 			t.Errorf("message %q does not say %q", out.Failure.Message, w)
 		}
 	}
-	if len(out.Published) > 0 || len(out.Invoked) > 0 {
-		t.Errorf("a failed invocation published %v and invoked %v", out.Published, out.Invoked)
+	if diff := cmp.Diff(Committed{}, out.Committed); diff != "" {
+		t.Errorf("a failed invocation had effects (-want +got):\n%s", diff)
 	}
 	trimmed(t, out.Failure.Detail)
 	return out.Failure

@@ -183,11 +183,18 @@ func (s *server) startCell(slot int, files []*os.File) (int, error) {
 	}
 	defer func() { _ = null.Close() }()
 	p := s.program
-	return s.factory.Start(cell.Spec{
+	sp := cell.Spec{
 		Path: s.path, Argv: p.Argv, Env: p.Env, Dir: p.Dir,
 		ID: p.FirstUID + slot, TmpBytes: p.TmpBytes, MaxFiles: p.MaxFiles, MaxProcs: p.MaxProcs, PrivateNet: p.PrivateNet,
-		Stdin: null, Socket: files[0], Stdout: files[1], Stderr: files[2], Cgroups: files[3:],
-	})
+		Stdin: null, Socket: files[0], Stdout: files[1], Stderr: files[2], Join: files[3:],
+	}
+	if p.Unified {
+		if len(files) != 4 {
+			return 0, fmt.Errorf("start with %d descriptors, need 4", len(files))
+		}
+		sp.Cgroup, sp.Join = files[3], nil
+	}
+	return s.factory.Start(sp)
 }
 
 // bury frees the slot of an instance that ended and says so; s.mu is held.

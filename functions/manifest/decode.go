@@ -223,6 +223,22 @@ func integerTo[T int | byte](d *decoder, p *T, hint string) func(*yaml.Node, str
 	}
 }
 
+func (d *decoder) numberMap(p *map[string]float64) func(*yaml.Node, string) {
+	return func(n *yaml.Node, field string) {
+		d.entries(n, field, func(key, value *yaml.Node, path string) {
+			var v float64
+			if value.Kind != yaml.ScalarNode || (value.Tag != "!!int" && value.Tag != "!!float") || value.Decode(&v) != nil {
+				d.wrongKind(value, path, "a number")
+				return
+			}
+			if *p == nil {
+				*p = map[string]float64{}
+			}
+			(*p)[key.Value] = v
+		})
+	}
+}
+
 func (d *decoder) boolean(p *bool) func(*yaml.Node, string) {
 	return func(n *yaml.Node, field string) {
 		if n.Kind != yaml.ScalarNode || (n.Value != "true" && n.Value != "false") {

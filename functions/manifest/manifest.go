@@ -72,6 +72,23 @@ func Load(dir string) (*functions.Function, error) {
 	return Parse(file, b)
 }
 
+// Locate gives faults of a function their places in the manifest of its folder,
+// as far as that can be read.
+func Locate(dir string, faults []functions.Fault) *Error {
+	file := filepath.Join(dir, FileName)
+	d := &decoder{file: file, lines: map[string]int{}, failed: map[string]bool{}, silent: map[string]bool{}}
+	if b, err := read(file); err == nil {
+		if root := d.document(b); root != nil {
+			d.function(root)
+		}
+	}
+	e := &Error{}
+	for _, f := range faults {
+		e.Faults = append(e.Faults, Fault{File: file, Line: d.line(f.Field), Fault: f})
+	}
+	return e
+}
+
 // read reads at most one byte more than a manifest may have.
 func read(file string) ([]byte, error) {
 	f, err := os.Open(file)

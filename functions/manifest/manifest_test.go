@@ -23,13 +23,27 @@ func TestSample(t *testing.T) {
 	want.Name, want.Runtime, want.RuntimeVersion, want.Handler = "fan", functions.Python, ">=3.9", []string{"main:handle"}
 	want.Env = map[string]string{"THRESHOLD": "28", "TZ": "Europe/Berlin"}
 	want.Secrets = []string{"db-password"}
-	want.Triggers = []functions.Trigger{{
-		Name: "readings", Order: functions.OrderSubject, ID: "/msg_id",
-		MQTT: &functions.MQTTTrigger{Topic: "greenhouse/+/temperature", QoS: 1, Broker: "local"},
-	}}
+	want.Triggers = []functions.Trigger{
+		{
+			Name: "readings", Order: functions.OrderSubject, ID: "/msg_id",
+			MQTT: &functions.MQTTTrigger{Topic: "greenhouse/+/temperature", QoS: 1, Broker: "local"},
+		},
+		{
+			Name: "button", Order: functions.OrderSubject,
+			GPIO: &functions.GPIOTrigger{Line: "door", Edge: functions.EdgeRising, Debounce: 10 * time.Millisecond},
+		},
+		{
+			Name: "climate", Order: functions.OrderSubject,
+			Sensor: &functions.SensorTrigger{
+				Device: "greenhouse", Every: 10 * time.Second, Change: map[string]float64{"temperature": 0.5},
+				Events: []functions.SensorEvent{functions.SensorReading},
+			},
+		},
+	}
 	want.Output = &functions.MQTTOutput{Topic: "greenhouse/fan", QoS: 1, Broker: "local"}
 	want.Grants = functions.Grants{
 		Publish: []string{"alarms/#"}, State: []string{"weather"}, Connect: []string{"db.lan:5432"}, Invoke: []string{"alarm"},
+		Lines: []functions.LineGrant{{Line: "relay"}}, Sensors: []string{"greenhouse"}, Buses: []string{"i2c-1"},
 	}
 	got, err := manifest.Parse("sample.yaml", manifest.Sample)
 	if err != nil {
@@ -78,6 +92,50 @@ output: {mqtt: {topic: out}}
 		{Name: "mqtt-2", Order: functions.OrderSubject, MQTT: &functions.MQTTTrigger{Topic: "c", QoS: 1, Broker: "local"}},
 	}
 	want.Output = &functions.MQTTOutput{Topic: "out", QoS: 1, Broker: "local"}
+	if diff := cmp.Diff(&want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestDevices(t *testing.T) {
+	got, err := manifest.Parse("edgefn.yaml", []byte(least+`
+triggers:
+  - mqtt: {topic: a}
+  - gpio: {line: door, edge: both}
+  - sensor: {device: greenhouse, every: 10s}
+  - gpio: {line: float_switch, edge: falling, debounce: 0, coalesce: true}
+    order: none
+  - sensor:
+      device: soil
+      every: 1h
+      change: {temperature: 1, humidity: 2.5}
+      events: [recovered, fault, reading]
+grants:
+  lines: [door, {line: relay, priority: 16}, {line: pump}]
+  sensors: [greenhouse, soil]
+  buses: [i2c-1, spi0.0]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := functions.Defaults()
+	want.Name, want.Runtime, want.Handler = "fan", functions.Python, []string{"main:handle"}
+	want.Triggers = []functions.Trigger{
+		{Name: "mqtt-0", Order: functions.OrderSubject, MQTT: &functions.MQTTTrigger{Topic: "a", QoS: 1, Broker: "local"}},
+		{Name: "gpio-1", Order: functions.OrderSubject, GPIO: &functions.GPIOTrigger{Line: "door", Edge: functions.EdgeBoth}},
+		{Name: "sensor-2", Order: functions.OrderSubject, Sensor: &functions.SensorTrigger{
+			Device: "greenhouse", Every: 10 * time.Second, Events: []functions.SensorEvent{functions.SensorReading},
+		}},
+		{Name: "gpio-3", Order: functions.OrderNone, GPIO: &functions.GPIOTrigger{Line: "float_switch", Edge: functions.EdgeFalling, Coalesce: true}},
+		{Name: "sensor-4", Order: functions.OrderSubject, Sensor: &functions.SensorTrigger{
+			Device: "soil", Every: time.Hour, Change: map[string]float64{"temperature": 1, "humidity": 2.5},
+			Events: []functions.SensorEvent{functions.SensorRecovered, functions.SensorFault, functions.SensorReading},
+		}},
+	}
+	want.Grants = functions.Grants{
+		Lines:   []functions.LineGrant{{Line: "door"}, {Line: "relay", Priority: 16}, {Line: "pump"}},
+		Sensors: []string{"greenhouse", "soil"}, Buses: []string{"i2c-1", "spi0.0"},
+	}
 	if diff := cmp.Diff(&want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -136,11 +194,63 @@ func TestFaults(t *testing.T) {
 		{"misspelt kind", least + "triggers:\n  - mqt: {topic: a}\n", []string{`f.yaml:5: triggers[0].mqt: is no known key; did you mean mqtt?`}},
 		{"twice", least + "hold: 1s\nhold: 2s\n", []string{`f.yaml:5: hold: is there twice, first in line 4; remove one`}},
 		{"later kinds", least + "triggers:\n  - http: {path: /}\n  - name: BAD\n    cron: {schedule: x}\n", []string{
-			`f.yaml:5: triggers[0].http: this version serves mqtt triggers only; remove it`,
+			`f.yaml:5: triggers[0].http: this version serves mqtt, gpio and sensor triggers only; remove it`,
 			`f.yaml:6: triggers[1].name: "BAD" is no name of a trigger; use 1 to 63 lower-case letters, digits and hyphens`,
-			`f.yaml:7: triggers[1].cron: this version serves mqtt triggers only; remove it`,
+			`f.yaml:7: triggers[1].cron: this version serves mqtt, gpio and sensor triggers only; remove it`,
 		}},
-		{"later grants", least + "grants:\n  lines: [relay]\n", []string{`f.yaml:5: grants.lines: this version grants no devices; remove it`}},
+		{"gpio trigger", least + "triggers:\n  - gpio:\n      line: door\n      edge: up\n      debounce: 11s\n  - gpio: {edge: rising, debounce: fast}\n  - gpio: {line: GPIO17}\n  - gpio:\n", []string{
+			`f.yaml:7: triggers[0].gpio.edge: "up" is not known; use rising, falling or both`,
+			`f.yaml:8: triggers[0].gpio.debounce: 11s is out of bounds: 0s to 10s`,
+			`f.yaml:9: triggers[1].gpio.debounce: "fast" is no duration; write a number with a unit: 500ms, 5s, 1m, 2h or 30d`,
+			`f.yaml:9: triggers[1].gpio.line: is missing; name one that stands under devices: in the node's config`,
+			`f.yaml:10: triggers[2].gpio.line: "GPIO17" is no name of a device; use 1 to 63 lower-case letters, digits, hyphens and underscores`,
+			`f.yaml:10: triggers[2].gpio.edge: is missing; use rising, falling or both`,
+			`f.yaml:11: triggers[3].gpio: has no value; give it a mapping of keys to values, or remove the key`,
+		}},
+		{"two debounces of a line", least + "triggers:\n  - gpio: {line: door, edge: rising, debounce: 10ms}\n  - gpio:\n      line: door\n      edge: falling\n      debounce: 20ms\n  - gpio: {line: door, edge: both}\n", []string{
+			`f.yaml:9: triggers[1].gpio.debounce: is 20ms, and triggers[0] debounces line "door" by 10ms; give both the same`,
+			`f.yaml:10: triggers[2].gpio.debounce: is 0s, and triggers[0] debounces line "door" by 10ms; give both the same`,
+		}},
+		{"sensor trigger", least + "triggers:\n  - sensor:\n      device: greenhouse\n  - sensor: {device: soil, every: 5ms}\n  - sensor: {every: 48h}\n", []string{
+			`f.yaml:5: triggers[0].sensor.every: is missing; say how often it is read, such as every: 10s`,
+			`f.yaml:7: triggers[1].sensor.every: 5ms is out of bounds: 10ms to 24h0m0s`,
+			`f.yaml:8: triggers[2].sensor.device: is missing; name one that stands under devices: in the node's config`,
+			`f.yaml:8: triggers[2].sensor.every: 48h0m0s is out of bounds: 10ms to 24h0m0s`,
+		}},
+		{"change", least + "triggers:\n  - sensor:\n      device: greenhouse\n      every: 10s\n      change:\n        temperature: 0\n        humidity_rH: 1\n        pressure: -5\n        voltage: .inf\n        current: .nan\n        light: \"3\"\n  - sensor: {device: soil, every: 1m, change: 0.5}\n", []string{
+			`f.yaml:9: triggers[0].sensor.change.temperature: 0 is no change; write how far it must move, more than 0, in the quantity's unit`,
+			`f.yaml:10: triggers[0].sensor.change.humidity_rH: "humidity_rH" is no name of a quantity; write a quantity without its unit, such as temperature: 0.5`,
+			`f.yaml:11: triggers[0].sensor.change.pressure: -5 is no change; write how far it must move, more than 0, in the quantity's unit`,
+			`f.yaml:12: triggers[0].sensor.change.voltage: +Inf is no change; write how far it must move, more than 0, in the quantity's unit`,
+			`f.yaml:13: triggers[0].sensor.change.current: NaN is no change; write how far it must move, more than 0, in the quantity's unit`,
+			`f.yaml:14: triggers[0].sensor.change.light: is "3", expected a number`,
+			`f.yaml:15: triggers[1].sensor.change: is "0.5", expected a mapping of keys to values`,
+		}},
+		{"events of a sensor", least + "triggers:\n  - sensor:\n      device: soil\n      every: 1m\n      events: [broken, fault, fault]\n  - sensor: {device: soil, every: 1m, events: []}\n  - sensor: {device: soil, every: 1m, events: fault}\n", []string{
+			`f.yaml:8: triggers[0].sensor.events[0]: "broken" is not known; use reading, fault or recovered`,
+			`f.yaml:8: triggers[0].sensor.events[2]: "fault" is named twice; remove one`,
+			`f.yaml:9: triggers[1].sensor.events: is empty; name reading, fault or recovered`,
+			`f.yaml:10: triggers[2].sensor.events: is "fault", expected a list`,
+		}},
+		{"two sources in one trigger", least + "triggers:\n  - mqtt: {topic: a}\n  - gpio: {line: door, edge: both}\n    sensor: {device: soil, every: 1m}\n", []string{
+			`f.yaml:6: triggers[1]: has 2 sources of events; make a trigger of each`,
+		}},
+		{"id of an edge", least + "triggers:\n  - gpio: {line: door, edge: both}\n    id: /line_seq\n", []string{
+			`f.yaml:6: triggers[0].id: is not for a gpio trigger: its events have ids of their own; remove it`,
+		}},
+		{"grants of devices", least + "grants:\n  lines:\n    - relay\n    - {line: relay, priority: 3}\n    - {line: pump, priority: 17}\n    - {line: lamp, priority: 0}\n    - {line: bell, priority: high}\n    - {priority: 1}\n    - {line: horn, prioritty: 1}\n    - Siren\n  sensors: [soil, soil, bme280@1]\n  buses: [i2c-1, /dev/i2c-1, i2c-1]\n", []string{
+			`f.yaml:7: grants.lines[1]: "relay" is named twice; remove one`,
+			`f.yaml:8: grants.lines[2].priority: 17 is out of bounds: 1 to 16`,
+			`f.yaml:9: grants.lines[3].priority: 0 is out of bounds: 1 to 16; leave it out to hold the line alone`,
+			`f.yaml:10: grants.lines[4].priority: is "high", expected a whole number`,
+			`f.yaml:11: grants.lines[5]: is missing; name one that stands under devices: in the node's config`,
+			`f.yaml:12: grants.lines[6].prioritty: is no known key; did you mean priority?`,
+			`f.yaml:13: grants.lines[7]: "Siren" is no name of a device; use 1 to 63 lower-case letters, digits, hyphens and underscores`,
+			`f.yaml:14: grants.sensors[1]: "soil" is named twice; remove one`,
+			`f.yaml:14: grants.sensors[2]: "bme280@1" is no name of a device; use 1 to 63 lower-case letters, digits, hyphens and underscores`,
+			`f.yaml:15: grants.buses[1]: "/dev/i2c-1" is no name of a bus; name a bus such as i2c-1 or spi0.0`,
+			`f.yaml:15: grants.buses[2]: "i2c-1" is named twice; remove one`,
+		}},
 		{"trigger without source", least + "triggers:\n  - name: a\n", []string{`f.yaml:5: triggers[0]: has no source of events; add a source such as mqtt: {topic: greenhouse/+/temperature}`}},
 		{"two of one name", least + "triggers:\n  - {name: a, mqtt: {topic: x}}\n  - name: a\n    mqtt: {topic: y}\n", []string{
 			`f.yaml:6: triggers[1].name: "a" is the name of triggers[0] too; give each a name of its own`,
@@ -248,6 +358,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Add([]byte("name: {a: [b, ? c]}\n<<: x\n"))
 	f.Add([]byte(least + "triggers: [{mqtt: {topic: a, qos: 9}}, {http: 1}, 3]\n"))
+	f.Add([]byte(least + "triggers: [{gpio: {line: door, edge: both, debounce: 10ms}}, {sensor: {device: soil, every: 1m, change: {temperature: .nan}, events: [fault]}}]\n"))
+	f.Add([]byte(least + "grants: {lines: [relay, {line: pump, priority: 3}, [x]], sensors: [soil], buses: [i2c-1]}\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fn, err := manifest.Parse("f.yaml", b)
 		if err != nil {

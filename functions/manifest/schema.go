@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,9 +60,11 @@ func (d *decoder) function(root *yaml.Node) *functions.Function {
 			"state":   d.texts(&f.Grants.State),
 			"connect": d.texts(&f.Grants.Connect),
 			"invoke":  d.texts(&f.Grants.Invoke),
-			"lines":   d.later("this version grants no devices"),
-			"sensors": d.later("this version grants no devices"),
-			"buses":   d.later("this version grants no devices"),
+			"lines": func(n *yaml.Node, field string) {
+				d.list(n, field, func(n *yaml.Node, field string) { f.Grants.Lines = append(f.Grants.Lines, d.lineGrant(n, field)) })
+			},
+			"sensors": d.texts(&f.Grants.Sensors),
+			"buses":   d.texts(&f.Grants.Buses),
 		}),
 		"place": d.group(keys{
 			"spread": integerTo(d, &f.Place.Spread, ""),
@@ -111,13 +114,17 @@ func (d *decoder) handler(n *yaml.Node, field string, f *functions.Function) {
 }
 
 // laterTriggers are the kinds that a later version serves.
-var laterTriggers = []string{"http", "cron", "gpio", "sensor", "state"}
+var laterTriggers = []string{"http", "cron", "state"}
 
 // trigger decodes one entry of triggers.
 func (d *decoder) trigger(n *yaml.Node, field string, index int) functions.Trigger {
-	t := functions.Trigger{Name: fmt.Sprintf("mqtt-%d", index), Order: functions.OrderSubject}
+	t := functions.Trigger{Order: functions.OrderSubject}
+	named := false
 	known := keys{
-		"name":  stringTo(d, &t.Name),
+		"name": func(n *yaml.Node, field string) {
+			named = true
+			stringTo(d, &t.Name)(n, field)
+		},
 		"order": stringTo(d, &t.Order),
 		"id":    stringTo(d, &t.ID),
 		"mqtt": func(n *yaml.Node, field string) {
@@ -128,19 +135,66 @@ func (d *decoder) trigger(n *yaml.Node, field string, index int) functions.Trigg
 				"broker": stringTo(d, &t.MQTT.Broker),
 			})
 		},
+		"gpio": func(n *yaml.Node, field string) {
+			t.GPIO = &functions.GPIOTrigger{}
+			d.mapping(n, field, keys{
+				"line":     stringTo(d, &t.GPIO.Line),
+				"edge":     stringTo(d, &t.GPIO.Edge),
+				"debounce": d.duration(&t.GPIO.Debounce),
+				"coalesce": d.boolean(&t.GPIO.Coalesce),
+			})
+		},
+		"sensor": func(n *yaml.Node, field string) {
+			var events []string
+			t.Sensor = &functions.SensorTrigger{}
+			d.mapping(n, field, keys{
+				"device": stringTo(d, &t.Sensor.Device),
+				"every":  d.duration(&t.Sensor.Every),
+				"change": d.numberMap(&t.Sensor.Change),
+				"events": d.texts(&events),
+			})
+			if _, given := d.lines[field+".events"]; !given {
+				events = []string{string(functions.SensorReading)}
+			}
+			for _, e := range events {
+				t.Sensor.Events = append(t.Sensor.Events, functions.SensorEvent(e))
+			}
+		},
 	}
 	for _, kind := range laterTriggers {
 		known[kind] = func(n *yaml.Node, kindField string) {
-			d.later("this version serves mqtt triggers only")(n, kindField)
+			d.later("this version serves mqtt, gpio and sensor triggers only")(n, kindField)
 			d.silent[field] = true // do not ask for a source as well
 		}
 	}
 	d.mapping(n, field, known)
+	if !named {
+		t.Name = fmt.Sprintf("%s-%d", cmp.Or(t.Kind(), "trigger"), index)
+	}
 	// A misspelt source is one fault, not two.
-	if t.MQTT == nil && slices.ContainsFunc(d.faults, func(f Fault) bool { return parent(f.Field) == field }) {
+	if t.Kind() == "" && slices.ContainsFunc(d.faults, func(f Fault) bool { return parent(f.Field) == field }) {
 		d.silent[field] = true
 	}
 	return t
+}
+
+// lineGrant decodes NAME or {line: NAME, priority: N}.
+func (d *decoder) lineGrant(n *yaml.Node, field string) functions.LineGrant {
+	var g functions.LineGrant
+	if n.Kind == yaml.ScalarNode {
+		stringTo(d, &g.Line)(n, field)
+		return g
+	}
+	d.mapping(n, field, keys{
+		"line": stringTo(d, &g.Line),
+		"priority": func(n *yaml.Node, field string) {
+			integerTo(d, &g.Priority, fmt.Sprintf("use 1, the highest, to %d", functions.MaxPriority))(n, field)
+			if g.Priority == 0 && !d.failed[field] { // which a Function has for none
+				d.at(n, field, "leave it out to hold the line alone", "0 is out of bounds: 1 to %d", functions.MaxPriority)
+			}
+		},
+	})
+	return g
 }
 
 // output decodes where the result goes; nil when that could not be decoded.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
@@ -83,6 +85,8 @@ func (f *fake) Open(context.Context) (pool.Sandbox, error) {
 }
 
 func (s *fakeSandbox) Start(context.Context, int) (pool.Instance, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	select {
 	case <-s.done:
 		return nil, errors.New("sandbox is gone")
@@ -106,9 +110,7 @@ func (s *fakeSandbox) Start(context.Context, int) (pool.Instance, error) {
 		*f = r
 		ends = append(ends, w)
 	}
-	s.mu.Lock()
 	s.in = append(s.in, in)
-	s.mu.Unlock()
 	s.wg.Go(func() {
 		s.f.run(wire.NewConn(in.theirs, wire.MaxFrame), n)
 		for _, w := range ends {
@@ -281,6 +283,107 @@ func TestBadInstances(t *testing.T) {
 			_, err := invoke(p, "x")
 			wantKind(t, err, tt.want)
 		})
+	}
+}
+
+// hostFunc is a Host by a function.
+type hostFunc func(wire.Kind, wire.Call) (wire.Reply, error)
+
+func (f hostFunc) Call(_ context.Context, kind wire.Kind, c wire.Call) (wire.Reply, error) {
+	return f(kind, c)
+}
+
+// Whatever a function may ask for goes to the host, and its answer comes back.
+func TestCalls(t *testing.T) {
+	calls := []struct {
+		kind  wire.Kind
+		call  wire.Call
+		reply wire.Reply
+	}{
+		{wire.KindGet, wire.Call{Key: "k"}, wire.Reply{Found: true, Value: []byte("v")}},
+		{wire.KindList, wire.Call{Prefix: "p"}, wire.Reply{Keys: []string{"p/1"}}},
+		{wire.KindPut, wire.Call{Key: "k", Value: []byte("v")}, wire.Reply{}},
+		{wire.KindDelete, wire.Call{Key: "k"}, wire.Reply{}},
+		{wire.KindPublish, wire.Call{Topic: "t", QoS: 1}, wire.Reply{}},
+		{wire.KindInvoke, wire.Call{Function: "sink"}, wire.Reply{ID: "1"}},
+		{wire.KindSetLine, wire.Call{Device: "relay", On: true}, wire.Reply{}},
+		{wire.KindPulseLine, wire.Call{Device: "relay", MS: 200}, wire.Reply{}},
+		{wire.KindReleaseLine, wire.Call{Device: "relay"}, wire.Reply{}},
+		{wire.KindReadLine, wire.Call{Device: "door"}, wire.Reply{On: true}},
+		{wire.KindReadSensor, wire.Call{Device: "greenhouse"}, wire.Reply{Value: []byte(`{"temperature_C":25.1}`)}},
+	}
+	for _, tt := range calls {
+		for _, refusal := range []string{"", "device is not granted"} {
+			t.Run(string(tt.kind)+" "+refusal, func(t *testing.T) {
+				type frame struct {
+					Kind  wire.Kind
+					Reply wire.Reply
+				}
+				answers := make(chan frame, 1)
+				p := start(t, &fake{run: func(c *wire.Conn, _ int) {
+					_ = c.Write(wire.KindHello, 0, wire.Hello{V: wire.Version})
+					e, err := c.Read()
+					if err != nil {
+						return
+					}
+					_ = c.Write(tt.kind, 7, tt.call)
+					var answer frame
+					f, err := c.Read()
+					if errors.Join(err, f.Into(&answer.Reply)) == nil && f.ID == 7 {
+						answer.Kind = f.Kind
+					}
+					answers <- answer
+					_ = c.Write(wire.KindResult, e.ID, wire.Result{})
+				}}, nil)
+				want := frame{wire.KindOK, tt.reply}
+				if refusal != "" {
+					want = frame{wire.KindError, wire.Reply{Message: refusal}}
+				}
+				var kind wire.Kind
+				var call wire.Call
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				_, err := p.Invoke(ctx, pool.Invocation{Host: hostFunc(func(k wire.Kind, c wire.Call) (wire.Reply, error) {
+					kind, call = k, c
+					if refusal != "" {
+						return wire.Reply{}, errors.New(refusal)
+					}
+					return tt.reply, nil
+				})})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, <-answers); diff != "" {
+					t.Errorf("answer (-want +got):\n%s", diff)
+				}
+				if diff := cmp.Diff(tt.call, call); diff != "" || kind != tt.kind {
+					t.Errorf("the host was asked %s (-want +got):\n%s", kind, diff)
+				}
+			})
+		}
+	}
+}
+
+// A program that was built by an edgefn of the version before runs on.
+func TestVersions(t *testing.T) {
+	for v, ok := range map[uint]bool{0: false, 1: true, 2: true, 3: false} {
+		p := start(t, &fake{run: func(c *wire.Conn, _ int) {
+			_ = c.Write(wire.KindHello, 0, wire.Hello{V: v})
+			if f, err := c.Read(); err == nil {
+				_ = c.Write(wire.KindResult, f.ID, wire.Result{})
+			}
+		}}, nil)
+		_, err := invoke(p, "x")
+		if ok {
+			if err != nil {
+				t.Errorf("version %d: %v", v, err)
+			}
+			continue
+		}
+		wantKind(t, err, functions.FailProtocol)
+		if err == nil || !strings.Contains(err.Error(), "build the function again") {
+			t.Errorf("version %d: %v, want an error that says what to do", v, err)
+		}
 	}
 }
 

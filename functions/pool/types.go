@@ -73,7 +73,7 @@ type Invocation struct {
 // Host answers what a running function asks of its node. Calls of one
 // invocation come one at a time.
 type Host interface {
-	// Call answers a get, list, put, delete, publish or invoke. An error is told
+	// Call answers any call of package wire, such as a get. An error is told
 	// to the function, which raises it at the line that made the call.
 	Call(ctx context.Context, kind wire.Kind, c wire.Call) (wire.Reply, error)
 }

@@ -221,7 +221,8 @@ func (w *worker) converse(r *request, deadline time.Time) (functions.Result, *fu
 			if pf := w.log(f); pf != nil {
 				return none, pf
 			}
-		case wire.KindGet, wire.KindList, wire.KindPut, wire.KindDelete, wire.KindPublish, wire.KindInvoke:
+		case wire.KindGet, wire.KindList, wire.KindPut, wire.KindDelete, wire.KindPublish, wire.KindInvoke,
+			wire.KindSetLine, wire.KindPulseLine, wire.KindReleaseLine, wire.KindReadLine, wire.KindReadSensor:
 			if pf := w.call(ctx, r, f); pf != nil {
 				return none, pf
 			}

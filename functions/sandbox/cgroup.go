@@ -1,12 +1,12 @@
 package sandbox
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,72 +18,162 @@ const cgroupRoot = "/sys/fs/cgroup"
 
 // cgroups makes the control groups of one node, under /edgefn/NODE. The same
 // code serves the unified hierarchy (v2) and the one-per-controller layout (v1).
+//
+// On v2 a sandbox is laid out as the kernel wants it, with processes in leaves
+// only (cgroups(7), "no internal processes"):
+//
+//	/edgefn/NODE/SANDBOX         the container's, root of its cgroup namespace; its filter of devices holds below it too
+//	/edgefn/NODE/SANDBOX/init    edgefn-init
+//	/edgefn/NODE/SANDBOX/slot-N  one instance after the other
+//
+// The groups are beside those of systemd and not in the node's own unit: a
+// group that holds a node has no controllers to give to those below it, and the
+// unit's bounds (TasksMax, MemoryMax) are the node's and not its functions'.
 type cgroups struct {
 	v2     bool
 	prefix string   // "/edgefn/NODE", as containerd takes it
 	dirs   []string // v1: one folder per controller; v2: one
+	want   []string // v2: the controllers that slots get
 	memory string   // folder of the memory controller, or empty if it is off
 	pids   string
 	cpu    string
 }
 
-func newCgroups(node string) (*cgroups, error) {
-	c := &cgroups{prefix: "/edgefn/" + node}
-	var st unix.Statfs_t
-	if err := unix.Statfs(cgroupRoot, &st); err != nil {
-		return nil, fmt.Errorf("find control groups at %s: %w", cgroupRoot, err)
+// Hierarchy is what a machine has of control groups.
+type Hierarchy struct {
+	V2     bool // the unified hierarchy; else one per controller
+	Memory bool // memory can be limited
+	PIDs   bool
+	CPU    bool // CPU time can be metered
+}
+
+// NoMemoryGroup is what a node says where Hierarchy has no Memory.
+const NoMemoryGroup = "memory limits are not enforced: the memory control group is off"
+
+// FindHierarchy looks at /sys/fs/cgroup below root. An error says that there
+// are no control groups.
+func FindHierarchy(root fs.FS) (Hierarchy, error) {
+	dir := strings.TrimPrefix(cgroupRoot, "/")
+	have, err := fs.ReadFile(root, dir+"/cgroup.controllers") // only the unified root has it
+	if err == nil {
+		names := strings.Fields(string(have))
+		return Hierarchy{V2: true, Memory: slices.Contains(names, "memory"), PIDs: slices.Contains(names, "pids"), CPU: true}, nil
 	}
-	c.v2 = st.Type == unix.CGROUP2_SUPER_MAGIC
+	has := func(controller string) bool {
+		_, err := fs.Stat(root, dir+"/"+controller+"/cgroup.procs")
+		return err == nil
+	}
+	h := Hierarchy{Memory: has("memory"), PIDs: has("pids"), CPU: has("cpuacct")}
+	if !h.CPU {
+		return h, fmt.Errorf("no control groups at %s that meter CPU time: %w", cgroupRoot, err)
+	}
+	return h, nil
+}
+
+func newCgroups(node string) (*cgroups, error) {
+	h, err := FindHierarchy(os.DirFS("/"))
+	if err != nil {
+		return nil, err
+	}
+	c := &cgroups{v2: h.V2, prefix: "/edgefn/" + node}
 	if c.v2 {
-		have, err := os.ReadFile(cgroupRoot + "/cgroup.controllers")
-		if err != nil {
-			return nil, fmt.Errorf("read controllers: %w", err)
-		}
-		dir := cgroupRoot + c.prefix
-		c.dirs, c.cpu = []string{dir}, dir
-		for name := range strings.FieldsSeq(string(have)) {
-			switch name {
-			case "memory":
-				c.memory = dir
-			case "pids":
-				c.pids = dir
-			}
-		}
-		return c, c.enable(dir)
+		return c, c.unified()
 	}
 	// Not pids: joining a group of a v1 hierarchy waits for the kernel's RCU,
 	// milliseconds each time, and the limit on a slot's own user bounds the same.
-	for name, to := range map[string]*string{"memory": &c.memory, "cpuacct": &c.cpu} {
-		if _, err := os.Stat(filepath.Join(cgroupRoot, name, "cgroup.procs")); err == nil {
-			*to = filepath.Join(cgroupRoot, name) + c.prefix
-			c.dirs = append(c.dirs, *to)
-		}
-	}
-	if c.cpu == "" {
-		return nil, fmt.Errorf("no cpuacct controller at %s: execution cannot be metered", cgroupRoot)
+	c.cpu = filepath.Join(cgroupRoot, "cpuacct") + c.prefix
+	c.dirs = append(c.dirs, c.cpu)
+	if h.Memory {
+		c.memory = filepath.Join(cgroupRoot, "memory") + c.prefix
+		c.dirs = append(c.dirs, c.memory)
 	}
 	return c, nil
 }
 
-// enable makes the controllers available below dir and each folder above it.
-func (c *cgroups) enable(dir string) error {
-	if !c.v2 {
-		return nil
+// unified makes the node's group in the unified hierarchy, with the controllers
+// that there are. CPU time is accounted without one.
+func (c *cgroups) unified() error {
+	have, err := os.ReadFile(cgroupRoot + "/cgroup.controllers")
+	if err != nil {
+		return fmt.Errorf("read controllers: %w", err)
+	}
+	dir := cgroupRoot + c.prefix
+	c.dirs, c.cpu = []string{dir}, dir
+	for name := range strings.FieldsSeq(string(have)) {
+		switch name {
+		case "memory":
+			c.memory = dir
+		case "pids":
+			c.pids = dir
+		case "cpu": // a fair share for each sandbox and each slot
+		default:
+			continue
+		}
+		c.want = append(c.want, name)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // cgroupfs
-		return fmt.Errorf("make control group: %w", err)
+		return fmt.Errorf("make control group: %w%s", err, hint(err))
 	}
-	at := cgroupRoot
-	for _, part := range append([]string{""}, strings.Split(strings.TrimPrefix(dir, cgroupRoot+"/"), "/")...) {
-		at = filepath.Join(at, part)
-		for _, name := range []string{"memory", "pids", "cpu"} {
-			err := os.WriteFile(at+"/cgroup.subtree_control", []byte("+"+name), 0)
-			if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-				return fmt.Errorf("enable %s controller in %s: %w", name, at, err)
-			}
+	for _, at := range []string{cgroupRoot, filepath.Dir(dir), dir} {
+		if err := c.enable(at); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// enable gives the groups right below dir their controllers.
+func (c *cgroups) enable(dir string) error {
+	for _, name := range c.want {
+		err := os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+name), 0)
+		if err != nil && name != "cpu" { // which real-time processes anywhere can forbid
+			return fmt.Errorf("enable %s controller below %s: %w%s", name, dir, err, hint(err))
+		}
+	}
+	return nil
+}
+
+// hint says what to do about an error of the control group file system.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return ": the node's unit may not say ProtectControlGroups=yes"
+	case errors.Is(err, unix.EBUSY):
+		return ": processes are in that very group: give the node the host's cgroup namespace"
+	}
+	return ""
+}
+
+// container is the group to name to the OCI runtime.
+func (c *cgroups) container(sandbox string) string {
+	if c.v2 {
+		return filepath.Join(c.prefix, sandbox)
+	}
+	return filepath.Join(c.prefix, sandbox, "init")
+}
+
+// adopt makes the group of a container that has been created and not started,
+// with pid its only process, one that slots can be made in. On v2 the process
+// moves to a leaf, and owner, the user of edgefn-init, may then clone into the
+// slots: that takes the right to write the target's cgroup.procs and that of
+// the group above it and the source, and a cgroup namespace that holds both
+// (kernel/cgroup/cgroup.c, cgroup_attach_permissions).
+func (c *cgroups) adopt(sandbox string, pid int, owner uint32) error {
+	if !c.v2 {
+		return nil
+	}
+	dir := filepath.Join(c.dirs[0], sandbox)
+	leaf := filepath.Join(dir, "init")
+	if err := os.Mkdir(leaf, 0o755); err != nil { //nolint:gosec // cgroupfs
+		return fmt.Errorf("make control group: %w", err)
+	}
+	if err := os.WriteFile(leaf+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0); err != nil {
+		return fmt.Errorf("move edgefn-init to its control group: %w", err)
+	}
+	if err := c.enable(dir); err != nil {
+		return err
+	}
+	return os.Chown(dir+"/cgroup.procs", int(owner), int(owner))
 }
 
 // everywhere are the node's folders in every hierarchy: on v1 the container
@@ -128,153 +218,4 @@ func removeTree(dir string) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-}
-
-// slotGroup is the control group of one slot, used by one instance after the
-// other. Its files stay open: reading a counter is one system call.
-type slotGroup struct {
-	v2    bool
-	dirs  []string
-	procs []*os.File
-	cpu   *os.File
-	peak  *os.File // nil: not known
-	oom   *os.File // nil: not known
-	base  int64    // OOM kills before the instance
-}
-
-func (c *cgroups) slot(sandbox string, slot int, memory int64, maxProcs uint64) (*slotGroup, error) {
-	name := "slot-" + strconv.Itoa(slot)
-	g := &slotGroup{v2: c.v2}
-	if err := c.enableSandbox(sandbox); err != nil {
-		return nil, err
-	}
-	for _, d := range c.dirs {
-		dir := filepath.Join(d, sandbox, name)
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // cgroupfs
-			g.close()
-			return nil, fmt.Errorf("make control group: %w", err)
-		}
-		g.dirs = append(g.dirs, dir)
-		f, err := os.OpenFile(dir+"/cgroup.procs", os.O_WRONLY, 0)
-		if err != nil {
-			g.close()
-			return nil, fmt.Errorf("open control group: %w", err)
-		}
-		g.procs = append(g.procs, f)
-	}
-	in := func(d string) string { return filepath.Join(d, sandbox, name) }
-	var err error
-	set := func(file, value string, optional bool) {
-		if werr := os.WriteFile(file, []byte(value), 0); werr != nil && !optional && err == nil {
-			err = fmt.Errorf("set limit: %w", werr)
-		}
-	}
-	open := func(file string) *os.File {
-		f, operr := os.OpenFile(file, os.O_RDWR, 0)
-		if operr != nil {
-			f, _ = os.Open(file)
-		}
-		return f
-	}
-	if c.memory != "" {
-		m, d := strconv.FormatInt(memory, 10), in(c.memory)
-		if c.v2 {
-			set(d+"/memory.max", m, false)
-			set(d+"/memory.swap.max", "0", true)
-			set(d+"/memory.oom.group", "1", true)
-			g.peak, g.oom = open(d+"/memory.peak"), open(d+"/memory.events")
-		} else {
-			set(d+"/memory.limit_in_bytes", m, false)
-			set(d+"/memory.memsw.limit_in_bytes", m, true)
-			g.peak, g.oom = open(d+"/memory.max_usage_in_bytes"), open(d+"/memory.oom_control")
-		}
-	}
-	if c.pids != "" {
-		set(in(c.pids)+"/pids.max", strconv.FormatUint(maxProcs, 10), false)
-	}
-	if c.v2 {
-		g.cpu = open(in(c.cpu) + "/cpu.stat")
-	} else {
-		g.cpu = open(in(c.cpu) + "/cpuacct.usage")
-	}
-	if g.cpu == nil && err == nil {
-		err = errors.New("open CPU accounting: no such counter")
-	}
-	if err != nil {
-		g.close()
-		return nil, err
-	}
-	return g, nil
-}
-
-func (c *cgroups) enableSandbox(id string) error {
-	if !c.v2 {
-		return nil
-	}
-	return c.enable(filepath.Join(c.dirs[0], id))
-}
-
-// begin starts the counters anew for the next instance of the slot.
-func (g *slotGroup) begin() {
-	if g.peak != nil {
-		// v1 takes any number, v2 from Linux 6.12 on any text; before that the
-		// peak is the highest of all instances of the slot.
-		_, _ = g.peak.WriteAt([]byte("0"), 0)
-	}
-	g.base = g.oomKills()
-}
-
-// cpuTime is the CPU time of all processes that were ever in the group.
-func (g *slotGroup) cpuTime() time.Duration {
-	var b [1024]byte
-	n, _ := g.cpu.ReadAt(b[:], 0)
-	buf := b[:n]
-	if !g.v2 {
-		return time.Duration(parseInt(buf))
-	}
-	return time.Duration(field(buf, "usage_usec")) * time.Microsecond
-}
-
-func (g *slotGroup) peakBytes() int64 {
-	if g.peak == nil {
-		return 0
-	}
-	var b [32]byte
-	n, _ := g.peak.ReadAt(b[:], 0)
-	return parseInt(b[:n])
-}
-
-func (g *slotGroup) oomKills() int64 {
-	if g.oom == nil {
-		return 0
-	}
-	var b [512]byte
-	n, _ := g.oom.ReadAt(b[:], 0)
-	return field(b[:n], "oom_kill")
-}
-
-func (g *slotGroup) oomed() bool { return g.oomKills() > g.base }
-
-func (g *slotGroup) close() {
-	for _, f := range append(g.procs, g.cpu, g.peak, g.oom) {
-		if f != nil {
-			_ = f.Close()
-		}
-	}
-}
-
-func parseInt(b []byte) int64 {
-	n, _ := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64)
-	return n
-}
-
-// field returns the number behind a name in a file of "name number" lines.
-func field(b []byte, name string) int64 {
-	sc := bufio.NewScanner(bytes.NewReader(b))
-	for sc.Scan() {
-		if k, v, ok := bytes.Cut(sc.Bytes(), []byte(" ")); ok && string(k) == name {
-			return parseInt(v)
-		}
-	}
-	return 0
 }

@@ -8,6 +8,9 @@
 // Each instance gets a cell inside (package init/cell) and a cgroup of its own
 // (beside the container's), so that limits and metering are the kernel's.
 //
+// Of devices a sandbox has those that every program needs, null, zero, random
+// and their like, and a node of its own for each raw bus that it is granted.
+//
 // The root is an overlay that the node mounts: the image's layers over a
 // skeleton with every mount point, so that containerd never has to change an
 // image to fit a user namespace. With no image named, the node's own /usr is

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemSocket is where a system's own containerd listens.
-const systemSocket = "/run/containerd/containerd.sock"
+// SystemSocket is where a system's own containerd listens.
+const SystemSocket = "/run/containerd/containerd.sock"
 
 // runtimeState is where containerd's shims keep their sockets and the OCI
 // runtime its state, whatever folders containerd was given.
@@ -37,8 +37,14 @@ var (
 	ErrNoImage = errors.New("image is not there")
 	// ErrNoSpace: containerd's disk is full.
 	ErrNoSpace = errors.New("disk of containerd is full")
+	// ErrIncomplete: what was handed in lacks blobs that are not here.
+	ErrIncomplete = errors.New("image is not complete")
+	// ErrPlatform: what was handed in has no image that this machine runs.
+	ErrPlatform = errors.New("image is for other platforms")
 	// ErrBadImage: what was handed in is no image of a function.
 	ErrBadImage = errors.New("not an image of a function")
+	// ErrDevice: a granted device is not there, or is another one by now.
+	ErrDevice = errors.New("granted device")
 )
 
 // Config of a Host.
@@ -84,6 +90,14 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if h.groups, err = newCgroups(h.id); err != nil {
 		return nil, err
 	}
+	if err := errors.Join(mount.UnmountAll(cfg.ShimsDir, unix.MNT_DETACH), mountExecutable(cfg.ShimsDir)); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", cfg.ShimsDir, err)
+	}
+	defer func() {
+		if err != nil {
+			h.Close(context.WithoutCancel(ctx))
+		}
+	}()
 	if err := writeInit(cfg.ShimsDir); err != nil {
 		return nil, err
 	}
@@ -91,8 +105,8 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 		return nil, fmt.Errorf("prepare roots: %w", err)
 	}
 	address := cfg.Socket
-	if address == "" && answers(systemSocket) {
-		address = systemSocket
+	if address == "" && answers(SystemSocket) {
+		address = SystemSocket
 	}
 	if address == "" {
 		if h.private, err = startPrivate(ctx, filepath.Join(cfg.DataDir, "containerd"), filepath.Join(cfg.RunDir, "containerd"), h.log); err != nil {
@@ -100,11 +114,6 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 		}
 		address = h.private.address
 	}
-	defer func() {
-		if err != nil {
-			h.Close(context.WithoutCancel(ctx))
-		}
-	}()
 	h.client, err = containerd.New(address, containerd.WithDefaultNamespace(h.namespace()), containerd.WithTimeout(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoContainerd, address, err)
@@ -115,6 +124,9 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	}
 	if err := h.removeLeftovers(ctx); err != nil {
 		return nil, fmt.Errorf("remove what a former run left: %w", err)
+	}
+	for _, w := range h.Warnings() {
+		h.log.Warn(w)
 	}
 	return h, nil
 }
@@ -150,6 +162,7 @@ func (h *Host) Close(ctx context.Context) {
 		_ = h.client.Close()
 	}
 	h.groups.removeAll()
+	_ = mount.UnmountAll(h.cfg.ShimsDir, unix.MNT_DETACH)
 	_ = os.RemoveAll(h.skeletonDir())
 	_ = os.RemoveAll(h.sandboxesDir())
 	if h.private != nil {
@@ -169,7 +182,7 @@ func (h *Host) Status(ctx context.Context) (up bool, address, version string) {
 	case h.private != nil:
 		address = h.private.address
 	case address == "":
-		address = systemSocket
+		address = SystemSocket
 	}
 	ctx, cancel := context.WithTimeout(h.context(ctx), 2*time.Second)
 	defer cancel()
@@ -188,7 +201,7 @@ func (h *Host) Status(ctx context.Context) (up bool, address, version string) {
 func (h *Host) Warnings() []string {
 	var ws []string
 	if h.groups.memory == "" {
-		ws = append(ws, "memory limits are not enforced: the memory control group is off (on a Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and reboot)")
+		ws = append(ws, NoMemoryGroup+" (edgefn doctor says how to turn it on)")
 	}
 	return ws
 }
@@ -232,9 +245,11 @@ func removeContainer(ctx context.Context, c containerd.Container) error {
 // removeFiles removes what a sandbox has on the host beside its container.
 func (h *Host) removeFiles(ctx context.Context, id string) {
 	dir := filepath.Join(h.sandboxesDir(), id)
-	if err := mount.UnmountAll(filepath.Join(dir, "root"), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
-		h.log.Warn("root not unmounted", "sandbox", id, "err", err)
-		return // what is below it is not ours to remove
+	for _, at := range []string{filepath.Join(dir, "root"), devicesDir(dir)} {
+		if err := mount.UnmountAll(at, unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
+			h.log.Warn("not unmounted", "path", at, "sandbox", id, "err", err)
+			return // what is below it is not ours to remove
+		}
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		h.log.Warn("files of sandbox not removed", "sandbox", id, "err", err)

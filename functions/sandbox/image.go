@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -26,15 +27,16 @@ const maxManifest = 4 << 20
 
 // Image is an imported version.
 type Image struct {
-	Digest    string   // of the image index: the version
-	Function  []byte   // JSON of functions.Function
-	Platforms []string // that it holds
+	Digest   string // of the image index: the version
+	Function []byte // JSON of functions.Function
 }
 
 func imageName(version string) string { return "edgefn/" + version }
 
 // Import reads a tar of an OCI layout with one image index in it and keeps
-// that image. It is safe to import what is there already.
+// that image. Blobs that are here, as Missing tells, may be left out of the tar;
+// if one of those is gone, the error is ErrIncomplete. It is safe to import what
+// is there already.
 func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 	ctx = h.context(ctx)
 	// The lease keeps what has arrived from being collected before it has a name.
@@ -65,24 +67,33 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 		return Image{}, fmt.Errorf("%w: its index has no annotation %s: build it with edgefn build", ErrBadImage, functions.ImageLabel)
 	}
 	img := Image{Digest: desc.Digest.String(), Function: []byte(fn)}
-	here := false
-	for _, m := range index.Manifests {
-		if m.Platform == nil {
-			continue
-		}
-		img.Platforms = append(img.Platforms, platforms.Format(*m.Platform))
-		here = here || platforms.Default().Match(*m.Platform)
+	if err := checkPlatform(index.Manifests, platforms.DefaultSpec()); err != nil {
+		return Image{}, err
 	}
-	if !here {
-		return Image{}, fmt.Errorf("%w: it is built for %v, this node is %s: deploy with --arch", ErrBadImage, img.Platforms, platforms.DefaultString())
-	}
-	handler := images.SetChildrenMappedLabels(cs, images.FilterPlatforms(images.ChildrenHandler(cs), platforms.All), images.ChildGCLabels)
-	if err := images.WalkNotEmpty(ctx, handler, desc); err != nil {
+	var blobs []digest.Digest
+	note := images.HandlerFunc(func(_ context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		blobs = append(blobs, d.Digest)
+		return nil, nil
+	})
+	children := images.SetChildrenMappedLabels(cs, images.FilterPlatforms(images.ChildrenHandler(cs), platforms.All), images.ChildGCLabels)
+	if err := images.WalkNotEmpty(ctx, images.Handlers(note, children), desc); err != nil {
 		return Image{}, importError(err)
 	}
 	record := images.Image{Name: imageName(img.Digest), Target: desc}
-	if _, err := h.client.ImageService().Create(ctx, record); err != nil && !errdefs.IsAlreadyExists(err) {
+	_, err = h.client.ImageService().Create(ctx, record)
+	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return Image{}, fmt.Errorf("keep image: %w", err)
+	}
+	h.letGo(ctx, img.Digest)
+	// From here on the image keeps its blobs: what is here now stays.
+	for _, d := range blobs {
+		there, err := hasBlob(ctx, cs, d)
+		if err == nil && !there {
+			err = fmt.Errorf("%w: it lacks %s, which is not here either", ErrIncomplete, d)
+		}
+		if err != nil {
+			return Image{}, errors.Join(err, h.Remove(ctx, img.Digest))
+		}
 	}
 	return img, nil
 }
@@ -91,6 +102,8 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 // comes over containerd's socket as text.
 func importError(err error) error {
 	switch {
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("%w: %w", ErrIncomplete, err)
 	case strings.Contains(err.Error(), unix.ENOSPC.Error()):
 		return fmt.Errorf("keep image: %w: %w", ErrNoSpace, err)
 	case errdefs.IsUnavailable(err):
@@ -105,7 +118,7 @@ func readJSON(ctx context.Context, cs content.Store, desc ocispec.Descriptor, v 
 	}
 	b, err := content.ReadBlob(ctx, cs, desc)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrBadImage, err)
+		return importError(err)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadImage, err)
@@ -143,7 +156,7 @@ func (h *Host) layers(ctx context.Context, version, id string) ([]string, ocispe
 	if err != nil {
 		return nil, none, fmt.Errorf("find image: %w", err)
 	}
-	img := containerd.NewImageWithPlatform(h.client, record, platforms.Default())
+	img := containerd.NewImageWithPlatform(h.client, record, runs(platforms.DefaultSpec()))
 	if ok, err := img.IsUnpacked(ctx, snapshotter); err != nil || !ok {
 		if err := img.Unpack(ctx, snapshotter); err != nil {
 			return nil, none, fmt.Errorf("unpack image: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,14 +36,19 @@ func (s *Sandbox) Start(ctx context.Context, slot int) (pool.Instance, error) {
 	if err := s.register(in); err != nil {
 		return nil, err
 	}
+	if err := s.checkDevices(); err != nil {
+		s.forget(in)
+		return nil, fmt.Errorf("start instance: %w", err)
+	}
 	theirs, err := in.pipes()
 	if err != nil {
 		s.forget(in)
 		return nil, err
 	}
-	in.group.begin()
-	in.cpuBase = in.group.cpuTime()
-	err = s.conn.Send(control.Message{Kind: control.Start, Slot: slot, Seq: in.seq}, append(theirs, in.group.procs...)...)
+	if err = in.group.begin(); err == nil {
+		in.cpuBase = in.group.cpuTime()
+		err = s.conn.Send(control.Message{Kind: control.Start, Slot: slot, Seq: in.seq}, append(slices.Clone(theirs), in.group.join...)...)
+	}
 	control.CloseAll(theirs)
 	if err == nil {
 		select {
@@ -75,7 +81,7 @@ func (s *Sandbox) register(in *instance) error {
 		return fmt.Errorf("start instance: slot %d is taken", in.slot)
 	}
 	if s.groups[in.slot] == nil {
-		g, err := s.h.groups.slot(s.id, in.slot, s.spec.Function.Memory, maxProcs)
+		g, err := s.h.groups.slot(s.id, in.slot, s.spec.Function.Memory, maxProcs, hostIDs(s.id))
 		if err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ func findContainerd() (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%w: none is running at %s, none was named (--containerd), and no containerd program is installed (apt install containerd)", ErrNoContainerd, systemSocket)
+	return "", fmt.Errorf("%w: none is running at %s, none was named (--containerd), and no containerd program is installed (apt install containerd)", ErrNoContainerd, SystemSocket)
 }
 
 func (p *private) pidFile() string { return filepath.Join(p.state, "pid") }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // mountPoints exist in every root: what the container and its cells mount on.
@@ -81,8 +82,26 @@ func hostMounts() []specs.Mount {
 	return ms
 }
 
-func readOnly(source, destination string) specs.Mount {
-	return specs.Mount{Destination: destination, Type: "bind", Source: source, Options: []string{"rbind", "ro", "nosuid", "nodev"}}
+// readOnly maps a folder or file. What restricts the source's own mount must be
+// among the options: nobody in a user namespace can take it off.
+func readOnly(source, destination string, options ...string) specs.Mount {
+	return specs.Mount{Destination: destination, Type: "bind", Source: source, Options: append([]string{"rbind", "ro", "nosuid", "nodev"}, options...)}
+}
+
+// mountExecutable makes dir a mount of its own from which programs can be run:
+// a system's /run mostly is none.
+func mountExecutable(dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return err
+	}
+	if st.Flags&unix.ST_NOEXEC == 0 {
+		return nil
+	}
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, "")
 }
 
 func copyLinkOrDir(from, to string) error {
@@ -199,7 +218,7 @@ func mountRoot(target string, layers []string) error {
 	if err := mkdirAll(target); err != nil {
 		return err
 	}
-	m := mount.Mount{Type: "overlay", Source: "edgefn", Options: []string{"ro", "lowerdir=" + strings.Join(layers, ":")}}
+	m := mount.Mount{Type: "overlay", Source: "edgefn", Options: []string{"ro", "nosuid", "nodev", "lowerdir=" + strings.Join(layers, ":")}}
 	if err := mount.All([]mount.Mount{m}, target); err != nil {
 		return fmt.Errorf("mount root: %w", err)
 	}

@@ -43,6 +43,12 @@ type Spec struct {
 	Version  string   // digest of its image
 	Argv     []string // of an instance
 	Env      []string // of an instance, beside the image's and the function's
+	// Devices are character devices of the host by path, such as /dev/i2c-1,
+	// that instances may read, write and control under the same name in /dev.
+	// There is no other way to a device. The caller has checked the grants. One
+	// that is not there when a sandbox is opened is ErrDevice; one that goes, or
+	// comes back with another number, ends the sandbox within a second.
+	Devices []string
 }
 
 // Starter returns what brings sandboxes for spec up.
@@ -78,6 +84,8 @@ type Sandbox struct {
 	ct      containerd.Container
 	conn    *control.Conn
 	forward *forwarder // nil: no connections are granted
+	devices []device   // that are granted
+	watch   sync.WaitGroup
 	done    chan struct{}
 
 	mu     sync.Mutex // guards what follows
@@ -110,6 +118,9 @@ func (h *Host) open(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 			_ = s.remove(context.WithoutCancel(ctx))
 		}
 	}()
+	if s.devices, err = findDevices(spec.Devices); err != nil {
+		return nil, err
+	}
 	if err := mkdirAll(dir); err != nil {
 		return nil, err
 	}
@@ -135,10 +146,9 @@ func (h *Host) open(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	defer listener.Close() //nolint:errcheck // one init connects, then the door is shut
-	cgroup := filepath.Join(h.groups.prefix, id, "init")
 	s.ct, err = h.client.NewContainer(ctx, id,
 		containerd.WithRuntime("io.containerd.runc.v2", nil),
-		containerd.WithSpec(containerSpec(root, cgroup, hostID, mounts)),
+		containerd.WithSpec(containerSpec(root, h.groups.container(id), hostID, mounts, s.devices)),
 		containerd.WithContainerLabels(map[string]string{"org.edgefn.name": spec.Function.Name}))
 	if err != nil {
 		return nil, fmt.Errorf("make container: %w", err)
@@ -147,6 +157,9 @@ func (h *Host) open(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 	task, err := s.ct.NewTask(ctx, cio.LogFile(initLog))
 	if err != nil {
 		return nil, fmt.Errorf("make task: %w", err)
+	}
+	if err := h.groups.adopt(id, int(task.Pid()), hostID); err != nil {
+		return nil, err
 	}
 	if len(spec.Function.Grants.Connect) > 0 {
 		if s.forward, err = forwardFrom(int(task.Pid()), spec.Function.Grants.Connect, h.log); err != nil {
@@ -161,6 +174,9 @@ func (h *Host) open(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 		return nil, fmt.Errorf("%w %s", err, strings.TrimSpace(string(b)))
 	}
 	go s.receive()
+	if len(s.devices) > 0 {
+		s.watch.Go(s.watchDevices)
+	}
 	return s, nil
 }
 
@@ -171,7 +187,7 @@ func (s *Sandbox) mounts(dir string, hostID uint32) ([]specs.Mount, error) {
 	if err := writeFile(hosts, []byte(hostsFile(f.Grants.Connect))); err != nil {
 		return nil, err
 	}
-	ms := []specs.Mount{readOnly(s.h.cfg.ShimsDir, "/edgefn"), readOnly(hosts, "/etc/hosts")}
+	ms := []specs.Mount{readOnly(s.h.cfg.ShimsDir, "/edgefn"), readOnly(hosts, "/etc/hosts", "noexec")}
 	if f.Image == "" {
 		ms = append(ms, hostMounts()...)
 	}
@@ -188,9 +204,10 @@ func (s *Sandbox) mounts(dir string, hostID uint32) ([]specs.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		ms = append(ms, readOnly(secrets, "/run/secrets"))
+		ms = append(ms, readOnly(secrets, "/run/secrets", "noexec"))
 	}
-	return ms, nil
+	nodes, err := mountDevices(dir, s.devices)
+	return append(ms, nodes...), err
 }
 
 // copySecrets puts the function's secrets, and no others, into a folder that
@@ -238,7 +255,7 @@ func (s *Sandbox) program(imageEnv []string) *control.Program {
 	return &control.Program{
 		Argv: s.spec.Argv, Env: env, Dir: "/app", FirstUID: firstUID,
 		TmpBytes: f.Memory, MaxFiles: maxFiles, MaxProcs: maxProcs,
-		PrivateNet: len(f.Grants.Connect) == 0,
+		PrivateNet: len(f.Grants.Connect) == 0, Unified: s.h.groups.v2,
 	}
 }
 
@@ -347,6 +364,7 @@ func (s *Sandbox) Close(ctx context.Context) error {
 	ctx = s.h.context(ctx)
 	_ = s.conn.Close() // ends init, which ends everything in the sandbox
 	<-s.done
+	s.watch.Wait()
 	return s.remove(ctx)
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
@@ -30,14 +32,20 @@ import (
 	"github.com/edgefn/edgefn/functions/wire"
 )
 
+// probeProgram names a built testdata/probe, for a machine that has no Go.
+const probeProgram = "EDGEFN_TEST_PROBE"
+
 // probeImage returns a tar of an OCI layout with the probe as /app/function.
-func probeImage(t *testing.T, fn *functions.Function) io.Reader {
+func probeImage(t testing.TB, fn *functions.Function) io.Reader {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "function")
-	cmd := exec.Command("go", "build", "-o", bin, "./testdata/probe")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build probe: %v\n%s", err, out)
+	bin := os.Getenv(probeProgram)
+	if bin == "" {
+		bin = filepath.Join(t.TempDir(), "function")
+		cmd := exec.Command("go", "build", "-o", bin, "./testdata/probe")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build probe: %v\n%s", err, out)
+		}
 	}
 	b, err := os.ReadFile(bin)
 	if err != nil {
@@ -49,6 +57,8 @@ func probeImage(t *testing.T, fn *functions.Function) io.Reader {
 	must(t, tw.WriteHeader(&tar.Header{Name: "app/function", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(b))}))
 	_, err = tw.Write(b)
 	must(t, err)
+	// A device in an image: /dev/loop-control, linux/miscdevice.h.
+	must(t, tw.WriteHeader(&tar.Header{Name: "opt/device", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 10, Devminor: 237}))
 	must(t, tw.Close())
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
 	must(t, err)
@@ -57,13 +67,12 @@ func probeImage(t *testing.T, fn *functions.Function) io.Reader {
 	cf, err := img.ConfigFile()
 	must(t, err)
 	cf = cf.DeepCopy()
-	goarch := strings.TrimSpace(output(t, "go", "env", "GOARCH"))
-	cf.OS, cf.Architecture = "linux", goarch
+	cf.OS, cf.Architecture = "linux", runtime.GOARCH
 	img, err = mutate.ConfigFile(img, cf)
 	must(t, err)
 	spec, err := json.Marshal(fn)
 	must(t, err)
-	idx := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: goarch}}})
+	idx := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}})
 	idx = mutate.Annotations(idx, map[string]string{"org.edgefn.function": string(spec)}).(v1.ImageIndex)
 	dir := t.TempDir()
 	p, err := layout.Write(dir, empty.Index)
@@ -76,22 +85,29 @@ func probeImage(t *testing.T, fn *functions.Function) io.Reader {
 	return &out
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func output(t *testing.T, argv ...string) string {
+// host opens a Host with a private containerd in short temporary folders.
+func host(t testing.TB, secrets map[string]string) *sandbox.Host {
 	t.Helper()
-	b, err := exec.Command(argv[0], argv[1:]...).Output()
-	must(t, err)
-	return string(b)
+	cfg := config(t)
+	for k, v := range secrets {
+		must(t, os.WriteFile(filepath.Join(cfg.SecretsDir, k), []byte(v), 0o600))
+	}
+	h, stop := open(t, cfg)
+	t.Cleanup(func() {
+		stop()
+		h.Close(context.Background())
+	})
+	return h
 }
 
-// host opens a Host with a private containerd in short temporary folders.
-func host(t *testing.T, secrets map[string]string) *sandbox.Host {
+func config(t testing.TB) sandbox.Config {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("sandboxes need root")
@@ -101,21 +117,26 @@ func host(t *testing.T, secrets map[string]string) *sandbox.Host {
 	must(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	cfg := sandbox.Config{DataDir: dir + "/d", RunDir: dir + "/r", ShimsDir: dir + "/r/shims", SecretsDir: dir + "/s"}
-	must(t, os.Mkdir(cfg.SecretsDir, 0o700))
-	for k, v := range secrets {
-		must(t, os.WriteFile(filepath.Join(cfg.SecretsDir, k), []byte(v), 0o600))
-	}
+	must(t, errors.Join(os.Mkdir(cfg.SecretsDir, 0o700), os.Mkdir(cfg.RunDir, 0o755)))
+	// As Debian mounts /run.
+	must(t, unix.Mount("run", cfg.RunDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"))
+	// Detached, since a shim may still be on its way out.
+	t.Cleanup(func() { must(t, unix.Unmount(cfg.RunDir, unix.MNT_DETACH)) })
+	return cfg
+}
+
+// open opens a Host and runs it until stop is called.
+func open(t testing.TB, cfg sandbox.Config) (h *sandbox.Host, stop func()) {
+	t.Helper()
 	h, err := sandbox.Open(t.Context(), cfg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
-	t.Cleanup(func() {
+	return h, func() {
 		cancel()
 		must(t, <-done)
-		h.Close(context.Background())
-	})
-	return h
+	}
 }
 
 type noHost struct{}
@@ -131,20 +152,14 @@ type probe struct {
 	logs []pool.LogLine
 }
 
-func start(t *testing.T, h *sandbox.Host, change func(*functions.Function)) *probe {
+func start(t *testing.T, h *sandbox.Host, change func(*functions.Function), devices ...string) *probe {
 	t.Helper()
-	fn := functions.Defaults()
-	fn.Name, fn.Runtime, fn.Handler = "probe", functions.Go, []string{"."}
-	fn.Scale.Max = 3
-	if change != nil {
-		change(&fn)
-	}
-	img, err := h.Import(t.Context(), probeImage(t, &fn))
-	must(t, err)
+	spec := probeSpec(t, h, change)
+	spec.Devices = devices
 	pr := &probe{}
+	var err error
 	pr.Pool, err = pool.New(pool.Config{
-		Function: &fn, Version: img.Digest,
-		Starter: h.Starter(sandbox.Spec{Function: &fn, Version: img.Digest, Argv: []string{"/app/function"}}),
+		Function: spec.Function, Version: spec.Version, Starter: h.Starter(spec),
 		Log: func(l pool.LogLine) {
 			pr.mu.Lock()
 			defer pr.mu.Unlock()
@@ -160,6 +175,20 @@ func start(t *testing.T, h *sandbox.Host, change func(*functions.Function)) *pro
 		must(t, <-done)
 	})
 	return pr
+}
+
+// probeSpec imports the probe's image.
+func probeSpec(t testing.TB, h *sandbox.Host, change func(*functions.Function)) sandbox.Spec {
+	t.Helper()
+	fn := functions.Defaults()
+	fn.Name, fn.Runtime, fn.Handler = "probe", functions.Go, []string{"."}
+	fn.Scale.Max = 3
+	if change != nil {
+		change(&fn)
+	}
+	img, err := h.Import(t.Context(), probeImage(t, &fn))
+	must(t, err)
+	return sandbox.Spec{Function: &fn, Version: img.Digest, Argv: []string{"/app/function"}}
 }
 
 func (p *probe) do(t *testing.T, what, arg string) (map[string]any, pool.Outcome, error) {
@@ -346,6 +375,13 @@ func TestSandbox(t *testing.T) {
 		if u := out.Usage; u.Wall < 50*time.Millisecond || u.CPU <= 0 || u.CPU > u.Wall || u.PeakMemory < 1<<20 {
 			t.Errorf("usage is %+v", u)
 		}
+		for range 2 * 3 { // each slot, one of which has had an instance at its limit
+			_, out, err := p.do(t, "sleep", "0s")
+			must(t, err)
+			if out.Usage.PeakMemory > 32<<20 {
+				t.Errorf("peak memory is %d, that of an instance before", out.Usage.PeakMemory)
+			}
+		}
 	})
 }
 
@@ -376,16 +412,21 @@ func TestConnectGrant(t *testing.T) {
 		t.Error("a connection that is not granted was made")
 	}
 
-	// Instances share the network namespace then; abstract sockets are not in common.
-	listening := make(chan error, 1)
-	go func() {
-		_, err := p.Invoke(t.Context(), pool.Invocation{ID: "l", Attempt: 1, Event: functions.Event{ID: "l", Data: []byte(`{"do":"listen"}`)}, Host: noHost{}})
-		listening <- err
-	}()
-	for range 10 {
-		if _, _, err := p.do(t, "meet", ""); err == nil {
-			t.Fatal("one event reached an abstract socket of another")
+	t.Run("abstract sockets", func(t *testing.T) {
+		if v, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); int(v) < 6 {
+			t.Skip("this kernel's Landlock cannot scope abstract sockets (Linux 6.12)")
 		}
-	}
-	must(t, <-listening)
+		// Instances share the network namespace; these sockets are not in common.
+		listening := make(chan error, 1)
+		go func() {
+			_, err := p.Invoke(t.Context(), pool.Invocation{ID: "l", Attempt: 1, Event: functions.Event{ID: "l", Data: []byte(`{"do":"listen"}`)}, Host: noHost{}})
+			listening <- err
+		}()
+		for range 10 {
+			if _, _, err := p.do(t, "meet", ""); err == nil {
+				t.Fatal("one event reached an abstract socket of another")
+			}
+		}
+		must(t, <-listening)
+	})
 }

@@ -28,7 +28,7 @@ const firstUID = 1000
 var initCaps = []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"}
 
 // containerSpec describes a sandbox's container to the OCI runtime.
-func containerSpec(root, cgroup string, hostID uint32, mounts []specs.Mount) *specs.Spec {
+func containerSpec(root, cgroup string, hostID uint32, mounts []specs.Mount, devices []device) *specs.Spec {
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: hostID, Size: idsEach}}
 	s := &specs.Spec{
 		Version:  ociVersion,
@@ -63,7 +63,7 @@ func containerSpec(root, cgroup string, hostID uint32, mounts []specs.Mount) *sp
 				{Type: specs.NetworkNamespace},
 				{Type: specs.CgroupNamespace},
 			},
-			Resources:         &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
+			Resources:         &specs.LinuxResources{Devices: allow(devices)},
 			RootfsPropagation: "private",
 		},
 	}

@@ -16,10 +16,10 @@ type Hello struct {
 
 // Check returns ErrVersion with what to do if the instance cannot be spoken to.
 func (h Hello) Check() error {
-	if h.V == Version {
+	if h.V == Version || h.V == Version-1 {
 		return nil
 	}
-	return fmt.Errorf("%w: the instance speaks version %d, this node speaks %d: build the function again with an edgefn of the node's version", ErrVersion, h.V, Version)
+	return fmt.Errorf("%w: the instance speaks version %d, this node speaks %d and the one before: build the function again with an edgefn of the node's version", ErrVersion, h.V, Version)
 }
 
 // EventBody is the body of an event frame.
@@ -52,7 +52,8 @@ type Failure struct {
 	Detail  string `cbor:"detail"`
 }
 
-// Call is the body of get, list, put, delete, publish and invoke.
+// Call is the body of get, list, put, delete, publish, invoke and of the calls
+// of devices.
 type Call struct {
 	Function string `cbor:"function,omitempty"`
 	Key      string `cbor:"key,omitempty"`
@@ -66,6 +67,9 @@ type Call struct {
 	Type     string `cbor:"type,omitempty"`
 	Subject  string `cbor:"subject,omitempty"`
 	ID       string `cbor:"id,omitempty"`
+	Device   string `cbor:"device,omitempty"`
+	On       bool   `cbor:"on,omitempty"`
+	MS       int64  `cbor:"ms,omitempty"`
 }
 
 // Reply is the body of ok and error.
@@ -74,6 +78,7 @@ type Reply struct {
 	Value   []byte   `cbor:"value,omitempty"`
 	Keys    []string `cbor:"keys,omitempty"`
 	ID      string   `cbor:"id,omitempty"`
+	On      bool     `cbor:"on,omitempty"`
 	Message string   `cbor:"message,omitempty"`
 }
 

@@ -18,6 +18,14 @@
 //	publish m {broker, topic, data, qos, retain} ->
 //	invoke  m {function, type, subject, data, id} ->
 //	                                         <-  ok     m {} (invoke: {id})
+//	set_line     m {device, on}              ->
+//	pulse_line   m {device, ms}              ->
+//	release_line m {device}                  ->
+//	                                         <-  ok     m {}
+//	read_line    m {device}                  ->
+//	                                         <-  ok     m {on}
+//	read_sensor  m {device}                  ->
+//	                                         <-  ok     m {value}: JSON, quantities under names with units
 //	                                         <-  error  m {message}
 //	log     0 {level, text}                  ->        no answer
 //	result  n {data, datacontenttype}        ->        data null: no output; or
@@ -25,10 +33,13 @@
 //
 // Under isolation "invocation" the process ends after its result or failure;
 // under "instance" the next event follows. Effects (put, delete, publish,
-// invoke) are kept by the node and take place together after the result; the
-// reads of the same invocation see its own writes. An error frame answers a
-// call that is not granted or not valid, so that it is raised at the line that
-// made it.
+// invoke, set_line, pulse_line, release_line) are kept by the node and take
+// place together after the result, those of one line in their order; the reads of
+// the same invocation see its own writes and commands. An error frame answers a
+// call that is not granted, not valid, or of a device that does not work, so that
+// it is raised at the line that made it.
+//
+// Version 1 of the protocol had none of the calls of devices.
 //
 // The event is a map under CloudEvents 1.0 attribute names (specversion, id,
 // type, source, subject, time as RFC 3339, datacontenttype, extensions beside

@@ -13,7 +13,7 @@ import (
 
 // Version of the protocol that this package speaks. A node speaks this one and
 // the one before it.
-const Version = 1
+const Version = 2
 
 // MaxFrame is the largest frame by default, in bytes without its length.
 const MaxFrame = 1 << 20
@@ -48,9 +48,16 @@ const (
 	KindDelete  Kind = "delete"
 	KindPublish Kind = "publish"
 	KindInvoke  Kind = "invoke"
-	KindLog     Kind = "log"
-	KindOK      Kind = "ok"
-	KindError   Kind = "error"
+
+	KindSetLine     Kind = "set_line"
+	KindPulseLine   Kind = "pulse_line"
+	KindReleaseLine Kind = "release_line"
+	KindReadLine    Kind = "read_line"
+	KindReadSensor  Kind = "read_sensor"
+
+	KindLog   Kind = "log"
+	KindOK    Kind = "ok"
+	KindError Kind = "error"
 )
 
 // Frame is one message.

@@ -43,8 +43,9 @@ func TestRoundTrip(t *testing.T) {
 		{"call", wire.KindPublish, 3, wire.Call{
 			Function: "f", Key: "k", Prefix: "p", Value: []byte("v"), Broker: "b",
 			Topic: "t", Data: []byte("d"), QoS: 2, Retain: true, Type: "y", Subject: "s", ID: "i",
+			Device: "d", On: true, MS: math.MinInt64,
 		}, &wire.Call{}},
-		{"reply", wire.KindOK, 3, wire.Reply{Found: true, Value: []byte("v"), Keys: []string{"a", "b"}, ID: "i", Message: "m"}, &wire.Reply{}},
+		{"reply", wire.KindOK, 3, wire.Reply{Found: true, Value: []byte("v"), Keys: []string{"a", "b"}, ID: "i", On: true, Message: "m"}, &wire.Reply{}},
 		{"log", wire.KindLog, 0, wire.Log{Level: "info", Text: "läuft ☃"}, &wire.Log{}},
 	}
 	for _, tt := range tests {
@@ -87,6 +88,10 @@ func TestEncodeGolden(t *testing.T) {
 	}{
 		{"hello", wire.KindHello, 0, wire.Hello{V: 1, Runtime: "go", SDK: "1"}, "0000001d" + "83" + "6568656c6c6f" + "00" + "a3" + "617601" + "6373646b6131" + "6772756e74696d6562676f"},
 		{"result", wire.KindResult, 1, wire.Result{}, "00000021" + "83" + "66726573756c74" + "01" + "a2" + "6464617461f6" + "6f64617461636f6e74656e747479706560"},
+		{"hello of version 2", wire.KindHello, 0, wire.Hello{V: 2, Runtime: "go", SDK: "2"}, "0000001d" + "83" + "6568656c6c6f" + "00" + "a3" + "617602" + "6373646b6132" + "6772756e74696d6562676f"},
+		{"set_line", wire.KindSetLine, 1, wire.Call{Device: "relay", On: true}, "0000001d" + "83" + "687365745f6c696e65" + "01" + "a2" + "626f6ef5" + "666465766963656572656c6179"},
+		{"pulse_line", wire.KindPulseLine, 2, wire.Call{Device: "relay", MS: 200}, "00000020" + "83" + "6a70756c73655f6c696e65" + "02" + "a2" + "626d7318c8" + "666465766963656572656c6179"},
+		{"read_line's answer", wire.KindOK, 3, wire.Reply{On: true}, "0000000a" + "83" + "626f6b" + "03" + "a1" + "626f6ef5"},
 		{"log", wire.KindLog, 0, wire.Log{Level: "info", Text: "hi"}, "0000001a" + "83" + "636c6f67" + "00" + "a2" + "6474657874626869" + "656c6576656c64696e666f"},
 	}
 	for _, tt := range tests {
@@ -211,6 +216,8 @@ func TestIntoRefuses(t *testing.T) {
 		{"text for bytes", map[string]any{"value": 1}, &wire.Call{}},
 		{"a number for text", map[string]any{"key": 1}, &wire.Call{}},
 		{"a large QoS", map[string]any{"qos": 300}, &wire.Call{}},
+		{"a number for on", map[string]any{"on": 1}, &wire.Call{}},
+		{"a time that does not fit", map[string]any{"ms": uint64(math.MaxUint64)}, &wire.Call{}},
 		{"an array", []int{1}, &wire.Result{}},
 	}
 	for _, tt := range tests {
@@ -231,12 +238,14 @@ func TestIntoRefuses(t *testing.T) {
 }
 
 func TestHelloCheck(t *testing.T) {
-	if err := (wire.Hello{V: wire.Version}).Check(); err != nil {
-		t.Errorf("own version: %v", err)
+	for _, v := range []uint{1, 2} { // an instance of version 1 asks for no devices
+		if err := (wire.Hello{V: v}).Check(); err != nil {
+			t.Errorf("version %d: %v", v, err)
+		}
 	}
-	for _, v := range []uint{0, wire.Version + 1, 1 << 30} {
-		if err := (wire.Hello{V: v}).Check(); !errors.Is(err, wire.ErrVersion) {
-			t.Errorf("version %d: %v, want ErrVersion", v, err)
+	for _, v := range []uint{0, 3, 1 << 30} {
+		if err := (wire.Hello{V: v}).Check(); !errors.Is(err, wire.ErrVersion) || !strings.Contains(err.Error(), "build the function again") {
+			t.Errorf("version %d: %v, want ErrVersion and what to do", v, err)
 		}
 	}
 }
@@ -300,6 +309,8 @@ func FuzzDecode(f *testing.F) {
 		wire.Call{Function: "f", Key: "k", Value: []byte{0}, Topic: "a/b", QoS: 1, Retain: true},
 		wire.EventBody{Event: wire.EventMap(&functions.Event{ID: "1", Time: time.Unix(1, 2), Data: []byte("d"), Extensions: map[string]string{"a": "b"}})},
 		wire.Reply{Found: true, Keys: []string{"a"}},
+		wire.Call{Device: "relay", On: true, MS: 200},
+		wire.Reply{On: true, Value: []byte(`{"temperature_C":25.1}`)},
 	} {
 		b, err := wire.Encode(wire.KindPut, 1, body)
 		if err != nil {

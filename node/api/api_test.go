@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +46,11 @@ func backend() *apitest.Backend {
 			{ID: "02", Function: "fan", Cut: true},
 		},
 		Node: api.Status{Node: "gw1", Ready: true, Runtimes: map[string]string{"python": "3.11.2"}},
+		Hard: api.Devices{
+			Devices: []api.Device{{Name: "relay", Kind: "line", What: "out", Value: "off", Holders: []api.Holder{{Function: "fan", Command: new(bool)}}, Listeners: []string{}}},
+			Found:   []api.FoundDevice{{Kind: "i2c", Name: "i2c-1"}},
+		},
+		Blobs: []string{digestOf("there")},
 	}
 }
 
@@ -97,11 +103,27 @@ func conformance(t *testing.T, b api.Backend) {
 	same(t, "Describe", d, want.Details["fan"], err)
 	st, err := b.Status(ctx)
 	same(t, "Status", st, want.Node, err)
+	hard, err := b.Devices(ctx)
+	same(t, "Devices", hard, want.Hard, err)
+	if err := b.Simulate(ctx, "relay", "off"); err != nil {
+		t.Fatalf("Simulate: %v", err)
+	}
+	if err := b.Simulate(ctx, "lamp", "on"); !errors.Is(err, api.ErrNotFound) {
+		t.Fatalf("Simulate of what is not there: %v", err)
+	}
 	us, err := b.Usage(ctx, "")
 	same(t, "Usage", us, []api.Usage{want.Details["fan"].Usage}, err)
 
 	in, err := b.Invoke(ctx, "fan", api.InvokeRequest{ID: "x", Data: []byte{0, 1, 255}, DataContentType: "a/b"})
 	same(t, "Invoke", in, api.Invoked{ID: "x", Invocation: "i1", Data: []byte{0, 1, 255}, DataContentType: "a/b"}, err)
+
+	version, there, gone := digestOf("version"), digestOf("there"), digestOf("gone")
+	ms, err := b.Missing(ctx, version, []string{there, gone})
+	same(t, "Missing", ms, []string{gone}, err)
+	ms, err = b.Missing(ctx, version, []string{there})
+	if err != nil || len(ms) != 0 {
+		t.Fatalf("Missing when all are there: %v %v", ms, err)
+	}
 
 	var steps []api.Progress
 	dep, err := b.Deploy(ctx, strings.NewReader("tar"), api.DeployOptions{Wait: time.Second}, func(p api.Progress) { steps = append(steps, p) })
@@ -170,10 +192,13 @@ func conformance(t *testing.T, b api.Backend) {
 	}
 }
 
+// digestOf is the digest of s.
+func digestOf(s string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s))) }
+
 // Every error comes out of the client as it went into the server.
 func TestErrors(t *testing.T) {
 	for _, want := range []error{
-		api.ErrNotFound, api.ErrInvalid, api.ErrRefused, api.ErrTimeout, api.ErrOverloaded, api.ErrStopping, api.ErrFull,
+		api.ErrNotFound, api.ErrInvalid, api.ErrRefused, api.ErrTimeout, api.ErrOverloaded, api.ErrStopping, api.ErrFull, api.ErrIncomplete,
 	} {
 		for _, streamed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v/%v", want, streamed), func(t *testing.T) {

@@ -261,3 +261,18 @@ func (c *Client) Usage(ctx context.Context, name string) ([]Usage, error) {
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return ask[Status](ctx, c, call{method: http.MethodGet, path: "/status"})
 }
+
+// Devices implements Backend.
+func (c *Client) Devices(ctx context.Context) (Devices, error) {
+	return ask[Devices](ctx, c, call{method: http.MethodGet, path: "/devices"})
+}
+
+// Simulate implements Backend.
+func (c *Client) Simulate(ctx context.Context, name, what string) error {
+	if err := errors.Join(checkDevice(name), checkText("simulation", what, maxID)); err != nil {
+		return err
+	}
+	q := url.Values{"what": {what}}
+	_, err := c.raw(ctx, call{method: http.MethodPost, path: "/devices/" + escape(name) + "/simulate", query: q})
+	return err
+}

@@ -30,6 +30,14 @@ func checkName(name string) error {
 	return nil
 }
 
+// checkDevice reports why name cannot name a device.
+func checkDevice(name string) error {
+	if !functions.ValidDevice(name) {
+		return fmt.Errorf("device name %s: 1 to %d lower-case letters, digits, hyphens and underscores make a name: %w", shorten(name), maxName, ErrInvalid)
+	}
+	return nil
+}
+
 // checkKey reports why key cannot be a key of a function's state.
 func checkKey(key string) error {
 	switch {

@@ -30,56 +30,79 @@ const (
 // Backend and fail with the same errors; beside those with ErrUnreach, when
 // there is no node to talk to. It is safe for concurrent use.
 type Client struct {
-	path  string
-	http  *http.Client
-	known atomic.Bool // the other end has said that it is a node
+	target string
+	tunnel *tunnel // nil: the socket is on this machine
+	http   *http.Client
+	known  atomic.Bool // the other end has said that it is a node
 }
 
 var _ Backend = (*Client)(nil)
 
-// Dial returns a client of the node at target, unix://PATH or PATH. It does not
-// connect: the first call does.
+// Dial returns a client of the node at target: unix://PATH or PATH of its control
+// socket on this machine, or ssh://[USER@]HOST[:PORT][/PATH] of the one on
+// another, which the user's own ssh program reaches. It does not connect: the
+// first call does.
 func Dial(target string) (*Client, error) {
+	c := &Client{target: target}
+	dial, err := c.way(target)
+	if err != nil {
+		return nil, err
+	}
+	c.http = &http.Client{
+		Transport: &http.Transport{
+			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+			DisableCompression: true,
+			MaxIdleConns:       4,
+			IdleConnTimeout:    30 * time.Second,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c, nil
+}
+
+// way returns what connects to target.
+func (c *Client) way(target string) (func(context.Context) (net.Conn, error), error) {
+	if strings.HasPrefix(target, sshScheme) {
+		var err error
+		if c.tunnel, err = newTunnel(target); err != nil {
+			return nil, err
+		}
+		return c.tunnel.dial, nil
+	}
 	path, isURL := strings.CutPrefix(target, "unix://")
 	bad := func(why string) error {
 		return &Error{
 			Err:     ErrInvalid,
 			Message: fmt.Sprintf("node address %s: %s", shorten(target), why),
-			Hint:    "name the node's control socket, such as " + DefaultTarget,
+			Hint:    "name the node's control socket, such as " + DefaultTarget + ", or a gateway, such as ssh://admin@gateway",
 		}
 	}
 	switch {
 	case path == "":
 		return nil, bad("it has no path")
 	case !isURL && strings.Contains(target, "://"):
-		return nil, bad("only unix:// addresses are known")
+		return nil, bad("only unix:// and ssh:// addresses are known")
 	case isURL && !filepath.IsAbs(path):
 		return nil, bad("the path behind unix:// must be absolute")
 	case len(path) > maxSocketPath:
 		return nil, bad(fmt.Sprintf("the path is %d bytes long, a Unix socket takes at most %d", len(path), maxSocketPath))
 	}
+	c.target = "unix://" + path
 	d := net.Dialer{Timeout: dialTime}
-	return &Client{
-		path: path,
-		http: &http.Client{
-			Transport: &http.Transport{
-				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-					return d.DialContext(ctx, "unix", path)
-				},
-				DisableCompression: true,
-				MaxIdleConns:       4,
-				IdleConnTimeout:    30 * time.Second,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}, nil
+	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "unix", path) }, nil
 }
 
 // Target is the address that the client talks to.
-func (c *Client) Target() string { return "unix://" + c.path }
+func (c *Client) Target() string { return c.target }
 
-// Close lets go of idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// Close lets go of idle connections, and ends the ssh that was started. No call
+// may be under way.
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	if c.tunnel != nil {
+		c.tunnel.close()
+	}
+}
 
 // unreach is an error of the way to the node.
 func (c *Client) unreach(why, hint string) error {
@@ -90,6 +113,15 @@ func (c *Client) unreach(why, hint string) error {
 func (c *Client) hello(ctx context.Context) error {
 	if c.known.Load() {
 		return nil
+	}
+	if c.tunnel != nil {
+		// Logging in takes its time; it is not the node that is slow.
+		if _, err := c.tunnel.open(ctx); err != nil {
+			if ctx.Err() != nil {
+				return c.ended(ctx)
+			}
+			return err
+		}
 	}
 	hctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
@@ -127,12 +159,18 @@ func (c *Client) hello(ctx context.Context) error {
 }
 
 func (c *Client) notANode() error {
+	if c.tunnel != nil {
+		return c.tunnel.closed()
+	}
 	return c.unreach("what answers there is not an edgefn node",
 		"name the node's control socket with --node or EDGEFN_NODE; by default it is "+DefaultTarget)
 }
 
 // dialErr says why no connection came about and what to do.
 func (c *Client) dialErr(err error) error {
+	if c.tunnel != nil {
+		return c.tunnel.closed()
+	}
 	const start = "start it with edgefn node, or name another socket with --node or EDGEFN_NODE"
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
@@ -227,9 +265,18 @@ func (c *Client) lost(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return c.ended(ctx)
 	}
+	var own *Error
+	if errors.As(err, &own) { // of the tunnel
+		return own
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return c.dialErr(err)
+	}
+	if c.tunnel != nil {
+		if why := c.tunnel.broken(); why != "" {
+			return c.unreach("the way there broke before its answer was complete: "+why, "what it was asked for may have been done: see edgefn status")
+		}
 	}
 	return &Error{
 		Err:     ErrUnreach,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+
+	"github.com/edgefn/edgefn/functions"
 )
 
 // Error is an error with advice. A Backend returns one where the reader can do
@@ -12,6 +14,9 @@ type Error struct {
 	Err     error  // one of the package's errors, or a chain that ends in one; nil: none of them
 	Message string // what was being done, to what, and why it failed
 	Hint    string // what to do next; may be empty
+	// Faults are what is wrong with a function, where that is why; Message has
+	// them too.
+	Faults []functions.Fault
 }
 
 // Error implements error.
@@ -32,6 +37,15 @@ func Hint(err error) string {
 	return ""
 }
 
+// Faults returns the faults of a function that err carries, or nil.
+func Faults(err error) []functions.Fault {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Faults
+	}
+	return nil
+}
+
 // kind ties an error to its place in HTTP.
 type kind struct {
 	err    error
@@ -49,6 +63,7 @@ var kinds = []kind{
 	{ErrOverloaded, "urn:edgefn:overloaded", "Overloaded", http.StatusTooManyRequests},
 	{ErrStopping, "urn:edgefn:stopping", "Node is stopping", http.StatusServiceUnavailable},
 	{ErrFull, "urn:edgefn:full", "No space", http.StatusInsufficientStorage},
+	{ErrIncomplete, "urn:edgefn:incomplete", "Image is not complete", http.StatusConflict},
 	{errTooLarge, "urn:edgefn:too-large", "Too large", http.StatusRequestEntityTooLarge},
 	{errNoRoute, "urn:edgefn:no-route", "No such resource", http.StatusNotFound},
 	{errMethod, "urn:edgefn:method", "Method not allowed", http.StatusMethodNotAllowed},
@@ -74,12 +89,12 @@ func problemOf(err error) *Problem {
 			break
 		}
 	}
-	return &Problem{Type: k.urn, Title: k.title, Status: k.status, Detail: err.Error(), Hint: Hint(err)}
+	return &Problem{Type: k.urn, Title: k.title, Status: k.status, Detail: err.Error(), Hint: Hint(err), Faults: Faults(err)}
 }
 
 // err turns a problem back into the error that it was made of.
 func (p *Problem) err() error {
-	e := &Error{Message: p.Detail, Hint: p.Hint}
+	e := &Error{Message: p.Detail, Hint: p.Hint, Faults: p.Faults}
 	if e.Message == "" {
 		e.Message = p.Title
 	}

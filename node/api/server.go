@@ -76,6 +76,8 @@ func NewServer(b Backend, o Options) http.Handler {
 		"GET /v1":                                    s.hello,
 		"GET /v1/status":                             s.status,
 		"GET /v1/usage":                              s.usage,
+		"GET /v1/devices":                            s.devices,
+		"POST /v1/devices/{name}/simulate":           s.simulate,
 		"GET /v1/functions":                          s.functions,
 		"POST /v1/functions":                         s.deploy,
 		"GET /v1/functions/{name}":                   s.describe,
@@ -93,6 +95,7 @@ func NewServer(b Backend, o Options) http.Handler {
 		"GET /v1/functions/{name}/dead/{id}":         s.deadShow,
 		"DELETE /v1/functions/{name}/dead/{id}":      s.deadDelete,
 		"POST /v1/functions/{name}/dead/{id}/retry":  s.deadRetry,
+		"POST /v1/versions/{version}/missing":        s.missing,
 	} {
 		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if err := h(w, r); err != nil {
@@ -255,6 +258,19 @@ func bodyErr(err error, what string) error {
 	return fmt.Errorf("read %s: %v: %w", what, err, ErrInvalid) //nolint:errorlint // ErrInvalid classifies it
 }
 
+// decode reads the one JSON object that a request's body is.
+func decode(r *http.Request, v any, what string) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return bodyErr(err, what)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s has something behind its JSON object: %w", what, ErrInvalid)
+	}
+	return nil
+}
+
 // hello says that a node is here.
 func (s *server) hello(w http.ResponseWriter, _ *http.Request) error {
 	return reply(w, map[string]string{"api": Version}, nil)
@@ -263,6 +279,23 @@ func (s *server) hello(w http.ResponseWriter, _ *http.Request) error {
 func (s *server) status(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.b.Status(r.Context())
 	return reply(w, v, err)
+}
+
+func (s *server) devices(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.Devices(r.Context())
+	return reply(w, v, err)
+}
+
+func (s *server) simulate(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "what")
+	if err != nil {
+		return err
+	}
+	name, what := r.PathValue("name"), q.Get("what")
+	if err := errors.Join(checkDevice(name), checkText("simulation", what, maxID)); err != nil {
+		return err
+	}
+	return empty(w, s.b.Simulate(r.Context(), name, what))
 }
 
 func (s *server) usage(w http.ResponseWriter, r *http.Request) error {
@@ -316,13 +349,8 @@ func (s *server) invoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var req InvokeRequest
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&req); err != nil {
-		return bodyErr(err, "the event")
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("the event has something behind its JSON object: %w", ErrInvalid)
+	if err := decode(r, &req, "the event"); err != nil {
+		return err
 	}
 	if req.Wait < 0 {
 		return fmt.Errorf("wait is %v, it cannot be negative: %w", req.Wait, ErrInvalid)

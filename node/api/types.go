@@ -20,14 +20,20 @@ var (
 	ErrOverloaded = errors.New("overloaded")            // 429, exit 1
 	ErrStopping   = errors.New("node is stopping")      // 503, exit 1
 	ErrFull       = errors.New("no space")              // 507, exit 1
+	ErrIncomplete = errors.New("image is not complete") // 409, exit 1: it lacks blobs that the node has not (any more)
 	ErrUnreach    = errors.New("node is not reachable") // client only, exit 6
 )
 
 // Backend is what the server serves: the node.
 type Backend interface {
-	// Deploy takes a tar of an OCI layout, checks and activates it, and returns
-	// when the new version serves and the old one has drained. progress is
-	// called for each step.
+	// Missing returns which blobs of a version, named by their digests, the node
+	// does not have. It keeps the others for some minutes, so that a Deploy of
+	// that version can leave them out.
+	Missing(ctx context.Context, version string, blobs []string) ([]string, error)
+	// Deploy takes a tar of an OCI layout, which may lack blobs that the node
+	// has, checks and activates it, and returns when the new version serves and
+	// the old one has drained. progress is called for each step. ErrIncomplete:
+	// the node does not have what is left out.
 	Deploy(ctx context.Context, image io.Reader, o DeployOptions, progress func(Progress)) (Deployed, error)
 	Functions(ctx context.Context) ([]FunctionInfo, error)
 	Describe(ctx context.Context, name string) (FunctionDetail, error)
@@ -53,6 +59,11 @@ type Backend interface {
 
 	Usage(ctx context.Context, name string) ([]Usage, error)
 	Status(ctx context.Context) (Status, error)
+
+	Devices(ctx context.Context) (Devices, error)
+	// Simulate changes what a simulated device says: on, off, QUANTITY=VALUE,
+	// fault or ok.
+	Simulate(ctx context.Context, name, what string) error
 }
 
 // DeployOptions of a deploy.
@@ -219,7 +230,7 @@ type Status struct {
 	Broker     ComponentStatus            `json:"broker"`
 	Brokers    map[string]ComponentStatus `json:"brokers,omitempty"`
 	Runtimes   map[string]string          `json:"runtimes"` // "python": "3.11.2"
-	Platform   string                     `json:"platform"` // "linux/amd64"
+	Platform   string                     `json:"platform"` // "linux/amd64", "linux/arm/v7"
 	Functions  int                        `json:"functions"`
 	Warnings   []string                   `json:"warnings,omitempty"` // such as a memory limit that is not enforced
 }
@@ -238,4 +249,44 @@ type Problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 	Hint   string `json:"hint,omitempty"`
+
+	Faults []functions.Fault `json:"faults,omitempty"` // of a function that was refused
+}
+
+// Devices is what `edgefn devices` shows.
+type Devices struct {
+	Devices []Device      `json:"devices"` // of the node's config
+	Found   []FoundDevice `json:"found"`   // what the system offers, configured or not
+}
+
+// Device is a device of the node's config.
+type Device struct {
+	Name      string    `json:"name"`
+	Kind      string    `json:"kind"`  // "line", "sensor"
+	What      string    `json:"what"`  // "in", "out", or the sensor's type
+	Where     string    `json:"where"` // "gpiochip:pinctrl-bcm2711/17", "i2c-1 0x76"
+	State     string    `json:"state"` // "ok", "fault"
+	Value     string    `json:"value"` // "on", "off", a reading; empty: none yet
+	Time      time.Time `json:"time,omitzero"`
+	Error     string    `json:"error,omitempty"` // the last one, while it does not work
+	Lost      uint64    `json:"lost,omitempty"`  // edges lost since it was opened
+	Holders   []Holder  `json:"holders"`         // functions that may drive it, the first wins
+	Listeners []string  `json:"listeners"`       // functions that it triggers
+}
+
+// Holder is a function that may drive an output.
+type Holder struct {
+	Function string `json:"function"`
+	Priority int    `json:"priority,omitempty"` // 1, the highest, to 16; 0: alone
+	Command  *bool  `json:"command"`            // null: it commands nothing
+}
+
+// FoundDevice is something that the system offers.
+type FoundDevice struct {
+	Kind   string `json:"kind"` // "line", "i2c", "spi", "1-wire"
+	Name   string `json:"name"` // as the node's config would name it
+	What   string `json:"what"`
+	UsedBy string `json:"used_by,omitempty"` // its consumer; empty: free
+	Config string `json:"config,omitempty"`  // a line to paste below devices:
+	Device string `json:"device,omitempty"`  // the name that the config gives it
 }

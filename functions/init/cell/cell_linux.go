@@ -21,7 +21,8 @@ type Spec struct {
 
 	Stdin, Stdout, Stderr *os.File
 	Socket                *os.File   // becomes descriptor 3
-	Cgroups               []*os.File // cgroup.procs files to join, open for writing
+	Cgroup                *os.File   // folder of the v2 control group that the cell is made in (Linux 5.7); may be nil
+	Join                  []*os.File // cgroup.procs files of v1 to join, open for writing
 }
 
 // Factory starts cells.
@@ -80,7 +81,7 @@ func (f *Factory) Start(s Spec) (pid int, err error) {
 		moved = append(moved, fd)
 		return uintptr(fd), nil
 	}
-	for _, g := range s.Cgroups {
+	for _, g := range s.Join {
 		fd, err := move(g)
 		if err != nil {
 			return 0, err
@@ -117,7 +118,7 @@ func (f *Factory) Start(s Spec) (pid int, err error) {
 	cs.pins.Pin(prog.Filter)
 	cs.do("load seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, cs.ptr(unsafe.Pointer(prog), prog))
 	cs.do("run "+s.Path, unix.SYS_EXECVE, cs.str(s.Path), cs.strs(s.Argv), cs.strs(s.Env))
-	return cs.run(flags)
+	return cs.run(flags, s.Cgroup)
 }
 
 func (f *Factory) mounts(cs *calls, s Spec) {

@@ -19,7 +19,13 @@ import (
 
 // The test binary, run again as process 1 of a user namespace of its own, is
 // what edgefn-init is in a sandbox.
-const inside = "EDGEFN_CELL_TEST"
+const (
+	inside  = "EDGEFN_CELL_TEST"
+	inGroup = "EDGEFN_CELL_TEST_GROUP" // set: descriptor 3 is the cell's control group
+)
+
+// owner is the user of that namespace on the host.
+const owner = 0x70000000
 
 func TestMain(m *testing.M) {
 	if what := os.Getenv(inside); what != "" {
@@ -50,10 +56,14 @@ func asInit(path string) error {
 	if err != nil {
 		return err
 	}
+	var group *os.File
+	if os.Getenv(inGroup) != "" {
+		group = os.NewFile(3, "group")
+	}
 	pid, err := f.Start(cell.Spec{
-		Path: path, Argv: []string{path, "-c", "echo pid $$; ls /tmp | wc -l; cat /proc/self/status"}, Env: []string{"PATH=/usr/bin:/bin"},
+		Path: path, Argv: []string{path, "-c", "echo pid $$; ls /tmp | wc -l; cat /proc/self/cgroup /proc/self/status"}, Env: []string{"PATH=/usr/bin:/bin"},
 		Dir: "/", ID: 1000, TmpBytes: 1 << 20, MaxFiles: 64, MaxProcs: 64, PrivateNet: true,
-		Stdin: null, Stdout: w, Stderr: w, Socket: null,
+		Stdin: null, Stdout: w, Stderr: w, Socket: null, Cgroup: group,
 	})
 	_ = w.Close()
 	if err != nil {
@@ -66,7 +76,7 @@ func asInit(path string) error {
 	return err
 }
 
-func runInside(t *testing.T, path string) (string, error) {
+func runInside(t *testing.T, path string, change func(*exec.Cmd)) (string, error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mapping users needs root")
@@ -93,17 +103,20 @@ func runInside(t *testing.T, path string) (string, error) {
 	cmd.Env = append(os.Environ(), inside+"="+path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS,
-		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0x70000000, Size: 65536}},
+		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: owner, Size: 65536}},
 		GidMappingsEnableSetgroups: true,
 		Credential:                 &syscall.Credential{Uid: 0, Gid: 0},
-		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0x70000000, Size: 65536}},
+		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: owner, Size: 65536}},
+	}
+	if change != nil {
+		change(cmd)
 	}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
 func TestProgramInACell(t *testing.T) {
-	out, err := runInside(t, "/bin/sh")
+	out, err := runInside(t, "/bin/sh", nil)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -115,8 +128,56 @@ func TestProgramInACell(t *testing.T) {
 }
 
 func TestProgramThatCannotBeRun(t *testing.T) {
-	out, err := runInside(t, "/etc/passwd")
+	out, err := runInside(t, "/etc/passwd", nil)
 	if err == nil || !strings.Contains(out, "error: run /etc/passwd: permission denied") {
 		t.Errorf("got %v and %q, want the call that failed and why", err, out)
+	}
+}
+
+// TestCellInAControlGroup has a cell made in a control group of v2, as the
+// owner of the group's cgroup.procs and of that above it and the caller.
+func TestCellInAControlGroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("control groups need root")
+	}
+	top := "/sys/fs/cgroup"
+	if _, err := os.Stat(top + "/cgroup.controllers"); err != nil {
+		top += "/unified" // of a hybrid
+	}
+	top = filepath.Join(top, fmt.Sprintf("edgefn-cell-test-%d", os.Getpid()))
+	if err := os.Mkdir(top, 0o755); err != nil {
+		t.Skipf("there is no unified hierarchy to make a group in: %v", err)
+	}
+	defer os.Remove(top)
+	var dirs []*os.File
+	for _, name := range []string{"init", "slot"} {
+		dir := filepath.Join(top, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(dir)
+		f, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		dirs = append(dirs, f)
+	}
+	in := func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, inGroup+"=1")
+		cmd.ExtraFiles = []*os.File{dirs[1]}
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dirs[0].Fd())
+	}
+	if out, err := runInside(t, "/bin/sh", in); err == nil || !strings.Contains(out, "error: clone: permission denied") {
+		t.Errorf("with groups that are not handed over: %v and %q, want permission denied", err, out)
+	}
+	for _, dir := range []string{top, top + "/slot"} {
+		if err := os.Chown(dir+"/cgroup.procs", owner, owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := runInside(t, "/bin/sh", in)
+	if err != nil || !strings.Contains(out, filepath.Base(top)+"/slot\n") {
+		t.Errorf("the program does not see itself in its group: %v\n%s", err, out)
 	}
 }

@@ -13,8 +13,9 @@
 //	exited {slot, seq, code, signal} ->    nothing of the process tree is left
 //
 // The descriptors of start are the instance's end of its wire, its stdout, its
-// stderr, and then the cgroup.procs files that it joins. The end of the
-// connection ends the sandbox.
+// stderr, and then its control groups: the cgroup.procs files that it joins, or
+// in the unified hierarchy the folder of the group that it is made in. The end
+// of the connection ends the sandbox.
 package control
 
 import (
@@ -72,6 +73,7 @@ type Program struct {
 	MaxFiles   uint64   `cbor:"max_files"`   // open files of a process
 	MaxProcs   uint64   `cbor:"max_procs"`   // processes and threads of an instance
 	PrivateNet bool     `cbor:"private_net"` // a network namespace per instance
+	Unified    bool     `cbor:"unified"`     // control groups are the unified hierarchy (v2)
 }
 
 // Conn sends and receives messages. Sending is safe for concurrent use,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/edgefn/edgefn/functions/wire"
 )
@@ -22,14 +23,20 @@ const usage = `edgefn-ctl asks the node on behalf of the running function.
   edgefn-ctl state list [PREFIX]        prints one key per line
   edgefn-ctl invoke FUNCTION [DATA|-] [--type TYPE] [--subject SUBJECT] [--id ID]
                                         prints the event's id
+  edgefn-ctl line LINE set on|off
+  edgefn-ctl line LINE pulse TIME       on for a time such as 200ms or 1s, then off
+  edgefn-ctl line LINE release          gives the function's command up
+  edgefn-ctl line LINE get              prints on or off
+  edgefn-ctl sensor SENSOR read         prints JSON: {"temperature_C":25.1}
   edgefn-ctl log debug|info|warning|error TEXT...
 
 -f FUNCTION with state is another function's state, which edgefn.yaml must grant.
 -r asks the broker to retain the message; QOS is 0, 1 or 2, and 1 without -q.
 A single - reads standard input; -- ends the options, for data that begins with -.
 
-Messages, writes and events take place together when the program exits with
-status 0, and none of them if it fails. Reads see the writes of the same run.
+Messages, writes, events and commands of lines take place together when the
+program exits with status 0, and none of them if it fails. Reads see the writes
+and commands of the same run.
 
 Status: 0 done, 1 refused or failed, 2 wrong usage, 4 no such key.
 `
@@ -80,6 +87,10 @@ func ctl(args []string, stdin io.Reader, stdout io.Writer) error {
 		err = r.state(words[1:])
 	case "invoke":
 		err = r.invoke(words[1:])
+	case "line":
+		err = r.line(words[1:])
+	case "sensor":
+		err = r.sensor(words[1:])
 	case "log":
 		err = r.log(words[1:])
 	default:
@@ -235,6 +246,52 @@ func (r *request) invoke(words []string) (err error) {
 	return err
 }
 
+func (r *request) line(words []string) error {
+	if len(words) < 2 {
+		return usageError("line needs a line and one of set, pulse, release, get")
+	}
+	r.call.Device = words[0]
+	verb, values := words[1], words[2:]
+	switch verb {
+	case "set":
+		r.kind = wire.KindSetLine
+		if len(values) != 1 || values[0] != "on" && values[0] != "off" {
+			return usageError("line set needs on or off")
+		}
+		r.call.On = values[0] == "on"
+		return nil
+	case "pulse":
+		r.kind = wire.KindPulseLine
+		if len(values) != 1 {
+			return usageError("line pulse needs a time such as 200ms")
+		}
+		d, err := time.ParseDuration(values[0])
+		if err != nil || d%time.Millisecond != 0 {
+			return usageError(fmt.Sprintf("line pulse %s: write a time in whole milliseconds, such as 200ms or 1s", values[0]))
+		}
+		r.call.MS = d.Milliseconds()
+		return nil
+	case "release":
+		r.kind = wire.KindReleaseLine
+	case "get":
+		r.kind = wire.KindReadLine
+	default:
+		return usageError(fmt.Sprintf("line %s is none of set, pulse, release, get", verb))
+	}
+	if len(values) > 0 {
+		return usageError("too many words")
+	}
+	return nil
+}
+
+func (r *request) sensor(words []string) error {
+	if len(words) != 2 || words[1] != "read" {
+		return usageError("sensor needs a sensor and read")
+	}
+	r.kind, r.call.Device = wire.KindReadSensor, words[0]
+	return nil
+}
+
 func (r *request) log(words []string) error {
 	if len(words) < 2 {
 		return usageError("log needs a level and a text")
@@ -304,7 +361,16 @@ func (r *request) print(w io.Writer, reply wire.Reply) error {
 		}
 	case wire.KindInvoke:
 		_, err = fmt.Fprintln(w, reply.ID)
+	case wire.KindReadLine:
+		state := "off"
+		if reply.On {
+			state = "on"
+		}
+		_, err = fmt.Fprintln(w, state)
+	case wire.KindReadSensor:
+		_, err = fmt.Fprintf(w, "%s\n", reply.Value)
 	case wire.KindPut, wire.KindDelete, wire.KindPublish, wire.KindLog,
+		wire.KindSetLine, wire.KindPulseLine, wire.KindReleaseLine,
 		wire.KindHello, wire.KindEvent, wire.KindResult, wire.KindFailure, wire.KindOK, wire.KindError:
 	}
 	return err

@@ -9,8 +9,8 @@
 // message, and a status other than 0 is a failure. Standard error goes to the
 // function's log; its end is told with a failure.
 //
-// State, messages and events for other functions go by the program edgefn-ctl,
-// which is the same binary under another name (Ctl). It speaks the frames of
-// package wire over a Unix socket, named in EDGEFN_CTL, to the shim, which
-// passes them to the node.
+// State, messages, events for other functions, lines and sensors go by the
+// program edgefn-ctl, which is the same binary under another name (Ctl). It
+// speaks the frames of package wire over a Unix socket, named in EDGEFN_CTL, to
+// the shim, which passes them to the node.
 package execshim

@@ -63,7 +63,8 @@ func (d *door) answer(c *wire.Conn) {
 				_ = c.Write(wire.KindOK, f.ID, wire.Reply{})
 				return
 			}
-		case wire.KindGet, wire.KindList, wire.KindPut, wire.KindDelete, wire.KindPublish, wire.KindInvoke:
+		case wire.KindGet, wire.KindList, wire.KindPut, wire.KindDelete, wire.KindPublish, wire.KindInvoke,
+			wire.KindSetLine, wire.KindPulseLine, wire.KindReleaseLine, wire.KindReadLine, wire.KindReadSensor:
 			var call wire.Call
 			if err = f.Into(&call); err != nil {
 				break // it would end the instance if it came to the node

@@ -201,6 +201,13 @@ func TestCtl(t *testing.T) {
 		{args: "state list", kind: wire.KindList, reply: wire.Reply{Keys: []string{"a", "b"}}, out: "a\nb\n"},
 		{args: "state list p", kind: wire.KindList, call: wire.Call{Prefix: "p"}},
 		{args: "invoke sink x --type t --subject s --id i", kind: wire.KindInvoke, call: wire.Call{Function: "sink", Data: []byte("x"), Type: "t", Subject: "s", ID: "i"}, reply: wire.Reply{ID: "i"}, out: "i\n"},
+		{args: "line relay set on", kind: wire.KindSetLine, call: wire.Call{Device: "relay", On: true}},
+		{args: "line relay set off", kind: wire.KindSetLine, call: wire.Call{Device: "relay"}},
+		{args: "line relay pulse 1.5s", kind: wire.KindPulseLine, call: wire.Call{Device: "relay", MS: 1500}},
+		{args: "line relay release", kind: wire.KindReleaseLine, call: wire.Call{Device: "relay"}},
+		{args: "line door get", kind: wire.KindReadLine, call: wire.Call{Device: "door"}, reply: wire.Reply{On: true}, out: "on\n"},
+		{args: "line door get", kind: wire.KindReadLine, call: wire.Call{Device: "door"}, out: "off\n"},
+		{args: "sensor greenhouse read", kind: wire.KindReadSensor, call: wire.Call{Device: "greenhouse"}, reply: wire.Reply{Value: []byte(`{"temperature_C":25.1}`)}, out: `{"temperature_C":25.1}` + "\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -269,7 +276,9 @@ func TestCtlUsage(t *testing.T) {
 	for _, args := range []string{
 		"", "frobnicate", "publish", "publish t a b", "publish t x -q 3", "publish t x -q", "publish t x -z", "publish t x -r=1",
 		"publish t x --id 1", "state", "state frob", "state get", "state get a b", "state put k", "state put k a b", "state delete",
-		"state list a b", "invoke", "invoke f x -r", "log", "log info", "log loud x",
+		"state list a b", "line", "line relay", "line relay frob", "line relay set", "line relay set 1", "line relay set on off",
+		"line relay pulse", "line relay pulse 200", "line relay pulse 0.5ms", "line relay pulse 1s 2s", "line relay get x", "line relay get -r",
+		"line relay release now", "sensor", "sensor greenhouse", "sensor greenhouse get", "sensor greenhouse read x", "invoke", "invoke f x -r", "log", "log info", "log loud x",
 	} {
 		var out, errs bytes.Buffer
 		if status := Ctl(strings.Fields(args), strings.NewReader(""), &out, &errs); status != exUsage || out.Len() > 0 || errs.Len() == 0 {

@@ -17,7 +17,7 @@ import (
 )
 
 // SDK is the version of the shim, as its hello says.
-const SDK = "1"
+const SDK = "2"
 
 const (
 	socketFD = 3

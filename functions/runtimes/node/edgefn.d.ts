@@ -15,7 +15,7 @@
  * What it returns goes to the function's output: bytes and strings as they
  * are, anything else as JSON; undefined and null mean that there is no output
  * message. What it throws is a failure: the event is tried again, and nothing
- * that it wrote, published or invoked takes place.
+ * that it wrote, published, invoked or commanded takes place.
  *
  * console goes to the function's log, and so does ctx.log. For an editor that
  * checks types, copy this file beside the function and write
@@ -74,6 +74,42 @@ export interface State {
   of(name: string): State;
 }
 
+/**
+ * A digital line, by its name in the node's config. On is its active level,
+ * whichever voltage that is. Commands take place, in their order, when the
+ * handler returns; none of them if the handler throws.
+ */
+export interface Line {
+  /**
+   * Commands the line on or off. The command stands until the function gives
+   * another or releases it. After a crash of the node it may be given again.
+   */
+  set(on: boolean): Promise<void>;
+  /**
+   * Commands the line on for a number of milliseconds, 1 to 60000, and then
+   * off. Later commands of the line wait for it. It is never given twice, also
+   * across a crash of the node.
+   */
+  pulse(ms: number): Promise<void>;
+  /**
+   * Gives the function's command up: the line takes the value of the next
+   * function that commands it, or its safe value.
+   */
+  release(): Promise<void>;
+  /** Whether the line is on: as it is at this moment, or as the invocation has last commanded it. */
+  read(): Promise<boolean>;
+}
+
+/** A sensor, by its name in the node's config. */
+export interface Sensor {
+  /**
+   * What the sensor measures, by quantities with their units, such as
+   * { temperature_C: 25.1 }. The reading may be one that another function asked
+   * for just before. Rejects with Refused if the sensor does not work.
+   */
+  read(): Promise<Record<string, number>>;
+}
+
 /** A log with levels; its arguments are formatted as console.log's. */
 export interface Log {
   debug(...args: unknown[]): void;
@@ -84,8 +120,9 @@ export interface Log {
 
 /**
  * What an invocation may ask of its node, and what it knows of itself. A call
- * that is not granted or not valid rejects with an error named "Refused". Calls
- * that nobody awaits are finished before the result is sent.
+ * that is not granted or not valid, or whose device does not work, rejects with
+ * an error named "Refused". Calls that nobody awaits are finished before the
+ * result is sent.
  */
 export interface Context {
   /** The function's own state. */
@@ -120,4 +157,8 @@ export interface Context {
    * be granted (grants: invoke).
    */
   invoke(name: string, data?: unknown, options?: { type?: string; subject?: string; id?: string }): Promise<string>;
+  /** The line of that name, which must be granted (grants: lines). */
+  line(name: string): Line;
+  /** The sensor of that name, which must be granted (grants: sensors). */
+  sensor(name: string): Sensor;
 }

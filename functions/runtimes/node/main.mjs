@@ -7,7 +7,7 @@ import { setFlagsFromString } from "node:v8";
 import { Wire, VERSION, FD, MAX_FRAME } from "./wire.mjs";
 import { Event, Context, payload } from "./sdk.mjs";
 
-const SDK = "1";
+const SDK = "2";
 const here = import.meta.url.slice(0, import.meta.url.lastIndexOf("/") + 1);
 const herePath = decodeURIComponent(here.slice("file://".length));
 

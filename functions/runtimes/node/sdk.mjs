@@ -103,6 +103,52 @@ class State {
   }
 }
 
+class Line {
+  #link;
+  #name;
+
+  constructor(link, name) {
+    this.#link = link;
+    this.#name = name;
+  }
+
+  async set(on) {
+    if (typeof on !== "boolean") {
+      throw new TypeError(`a line is set true or false, not ${on === null ? "null" : typeof on}`);
+    }
+    await this.#link.call("set_line", { device: this.#name, on });
+  }
+
+  async pulse(ms) {
+    if (!Number.isSafeInteger(ms)) {
+      throw new TypeError(`a pulse takes a whole number of milliseconds, not ${typeof ms === "number" ? ms : typeof ms}`);
+    }
+    await this.#link.call("pulse_line", { device: this.#name, ms });
+  }
+
+  async release() {
+    await this.#link.call("release_line", { device: this.#name });
+  }
+
+  async read() {
+    return Boolean((await this.#link.call("read_line", { device: this.#name })).on);
+  }
+}
+
+class Sensor {
+  #link;
+  #name;
+
+  constructor(link, name) {
+    this.#link = link;
+    this.#name = name;
+  }
+
+  async read() {
+    return JSON.parse((await this.#link.call("read_sensor", { device: this.#name })).value.toString("utf8"));
+  }
+}
+
 export class Context {
   #link;
   #due;
@@ -154,5 +200,13 @@ export class Context {
       id: text("an id", id),
     });
     return answer.id ?? "";
+  }
+
+  line(name) {
+    return new Line(this.#link, text("a line's name", name));
+  }
+
+  sensor(name) {
+    return new Sensor(this.#link, text("a sensor's name", name));
   }
 }

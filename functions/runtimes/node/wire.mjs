@@ -7,12 +7,12 @@
 
 import net from "node:net";
 
-export const VERSION = 1;
+export const VERSION = 2;
 export const FD = 3;
 export const MAX_FRAME = (1 << 20) + (64 << 10); // until an event says otherwise
 const MAX_TEXT = 16 << 10; // characters of a log line
 
-/** The node did not accept a call: it is not granted, or not valid. */
+/** The node did not accept a call: it is not granted, not valid, or the device does not work. */
 export class Refused extends Error {
   get name() {
     return "Refused";

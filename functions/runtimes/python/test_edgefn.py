@@ -117,7 +117,7 @@ class Load(unittest.TestCase):
 
     def test_hello(self):
         kind, body = self.load("def handle(event, ctx): pass")
-        self.assertEqual((kind, body["v"]), ("hello", 1))
+        self.assertEqual((kind, body["v"]), ("hello", 2))
         self.assertEqual(body["runtime"], "python %d.%d.%d" % sys.version_info[:3])
 
     def test_handlers_that_are_taken(self):

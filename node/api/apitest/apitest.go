@@ -25,6 +25,8 @@ type Backend struct {
 	Lines   []api.LogLine
 	Letters []api.DeadLetter
 	Node    api.Status
+	Hard    api.Devices
+	Blobs   []string // digests of what it has of images
 
 	// Fail makes the methods named here fail.
 	Fail map[string]error
@@ -105,6 +107,22 @@ func (b *Backend) Deploy(ctx context.Context, image io.Reader, o api.DeployOptio
 	progress(api.Progress{Step: "import", Text: fmt.Sprintf("%d bytes", n)})
 	progress(api.Progress{Step: "activate", Text: "starting"})
 	return api.Deployed{Name: "fan", Version: "sha256:0123456789abcdef", Nodes: []string{"gw1"}}, nil
+}
+
+// Missing implements api.Backend.
+func (b *Backend) Missing(_ context.Context, _ string, blobs []string) ([]string, error) {
+	unlock, err := b.begin("Missing", "")
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	var missing []string
+	for _, d := range blobs {
+		if !slices.Contains(b.Blobs, d) {
+			missing = append(missing, d)
+		}
+	}
+	return missing, nil
 }
 
 // Functions implements api.Backend.
@@ -353,4 +371,27 @@ func (b *Backend) Status(ctx context.Context) (api.Status, error) {
 	unlock, err := b.begin("Status", "")
 	defer unlock()
 	return b.Node, err
+}
+
+// Devices implements api.Backend.
+func (b *Backend) Devices(context.Context) (api.Devices, error) {
+	unlock, err := b.begin("Devices", "")
+	defer unlock()
+	return b.Hard, err
+}
+
+// Simulate implements api.Backend. The device's value becomes what is asked for.
+func (b *Backend) Simulate(_ context.Context, name, what string) error {
+	unlock, err := b.begin("Simulate", "")
+	defer unlock()
+	if err != nil {
+		return err
+	}
+	for i := range b.Hard.Devices {
+		if d := &b.Hard.Devices[i]; d.Name == name {
+			d.Value = what
+			return nil
+		}
+	}
+	return fmt.Errorf("device %q: %w", name, api.ErrNotFound)
 }

@@ -12,7 +12,8 @@ var (
 	// ErrNotFound is returned for a key that has no value.
 	ErrNotFound = errors.New("key not found")
 	// ErrRefused is returned for a call that the node did not accept: it is not
-	// granted in edgefn.yaml, or not valid. The error's text says which.
+	// granted in edgefn.yaml, or not valid, or the device does not work. The
+	// error's text says which.
 	ErrRefused = errors.New("refused")
 	// ErrOver is returned for a call after the handler has returned.
 	ErrOver = errors.New("the invocation is over: its handler has returned")

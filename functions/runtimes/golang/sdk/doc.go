@@ -30,15 +30,15 @@
 // What a handler returns goes to the function's output: []byte and string as
 // they are, anything else as JSON; nil means that there is no output message.
 // An error or a panic is a failure: the event is tried again, and nothing that
-// the handler wrote, published or invoked takes place.
+// the handler wrote, published, invoked or commanded takes place.
 //
 // The context ends at the function's timeout. It also carries the invocation:
-// State, Publish, Invoke, Log and Info take it. They may be used by several
-// goroutines until the handler returns. Standard output and standard error go to
+// State, Publish, Invoke, Line, Sensor, Log and Info take it. They may be used by
+// several goroutines until the handler returns. Standard output and standard error go to
 // the function's log, as does Log.
 //
 // A handler is tested by calling it with the context of a Fake.
 package edgefn
 
 // Version is the SDK's own version.
-const Version = "1"
+const Version = "2"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	edgefn "github.com/edgefn/edgefn/functions/runtimes/golang/sdk"
 )
@@ -63,4 +64,25 @@ func ExamplePublish() {
 	// Output:
 	// <nil>
 	// greenhouse/fan {"on":true} qos=2 retain=true
+}
+
+func ExampleLine() {
+	node := edgefn.Fake{Sensors: map[string]map[string]float64{"greenhouse": {"temperature_C": 31.2}}}
+	ctx := node.Context(context.Background(), edgefn.Invocation{})
+	reading, err := edgefn.Sensor(ctx, "greenhouse").Read()
+	if err != nil {
+		fmt.Println(err)
+	}
+	if err := edgefn.Line(ctx, "fan").Set(reading["temperature_C"] > 28); err != nil {
+		fmt.Println(err)
+	}
+	if err := edgefn.Line(ctx, "bell").Pulse(200 * time.Millisecond); err != nil {
+		fmt.Println(err)
+	}
+	for _, c := range node.Commanded {
+		fmt.Println(c.Line, c.Do, c.On, c.For)
+	}
+	// Output:
+	// fan set true 0s
+	// bell pulse false 200ms
 }

@@ -2,10 +2,12 @@ package edgefn
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sort"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Fake stands in for the node in a test of a handler:
@@ -20,7 +22,10 @@ type Fake struct {
 	Others    map[string]map[string][]byte // other functions' state, by name
 	Published []Message
 	Invoked   []Invoked
-	Logged    []string // "level: text"
+	Lines     map[string]bool               // what is on, by name, of the lines that the handler has not commanded
+	Sensors   map[string]map[string]float64 // what sensors measure, by name; one without an entry does not work
+	Commanded []LineCommand                 // of lines, in order
+	Logged    []string                      // "level: text"
 
 	mu sync.Mutex
 }
@@ -38,6 +43,14 @@ type Message struct {
 type Invoked struct {
 	Function string
 	Event    Event
+}
+
+// LineCommand is what a handler had a line do.
+type LineCommand struct {
+	Line string
+	Do   string        // set, pulse or release
+	On   bool          // of a set
+	For  time.Duration // of a pulse
 }
 
 // Context returns a context for a handler, with info as its Info.
@@ -87,14 +100,58 @@ func (f *Fake) call(kind string, body map[string]any) (map[string]any, error) {
 		}
 		f.Invoked = append(f.Invoked, Invoked{text("function"), e})
 		return map[string]any{"id": e.ID}, nil
+	default:
+		return f.device(kind, text("device"), body)
 	}
 	return map[string]any{}, nil
+}
+
+// device answers a call about a line or a sensor.
+func (f *Fake) device(kind, name string, body map[string]any) (map[string]any, error) {
+	on, _ := body["on"].(bool)
+	ms, _ := body["ms"].(int64)
+	switch kind {
+	case "set_line":
+		f.Commanded = append(f.Commanded, LineCommand{Line: name, Do: "set", On: on})
+	case "pulse_line":
+		if ms < 1 || ms > time.Minute.Milliseconds() {
+			return nil, fmt.Errorf("%w: a pulse takes 1 ms to 1 min, not %d ms", ErrRefused, ms)
+		}
+		f.Commanded = append(f.Commanded, LineCommand{Line: name, Do: "pulse", For: time.Duration(ms) * time.Millisecond})
+	case "release_line":
+		f.Commanded = append(f.Commanded, LineCommand{Line: name, Do: "release"})
+	case "read_line":
+		return map[string]any{"on": f.level(name)}, nil
+	case "read_sensor":
+		reading, works := f.Sensors[name]
+		if !works {
+			return nil, fmt.Errorf("%w: the Fake's Sensors have no %q", ErrRefused, name)
+		}
+		b, err := json.Marshal(reading)
+		return map[string]any{"value": b}, err
+	}
+	return map[string]any{}, nil
+}
+
+// level reports whether a line is on: as it was last commanded, or by Lines.
+func (f *Fake) level(name string) bool {
+	for i := len(f.Commanded) - 1; i >= 0; i-- {
+		if c := f.Commanded[i]; c.Line == name {
+			if c.Do == "release" {
+				break
+			}
+			return c.On // which a pulse is not any more
+		}
+	}
+	return f.Lines[name]
 }
 
 // space returns the state of a function for a call of a kind that is about
 // state.
 func (f *Fake) space(function, kind string) map[string][]byte {
-	if kind == "publish" || kind == "invoke" {
+	switch kind {
+	case "get", "list", "put", "delete":
+	default:
 		return nil
 	}
 	if function == "" {

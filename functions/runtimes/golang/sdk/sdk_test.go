@@ -23,7 +23,7 @@ import (
 func TestCodecAgreesWithWire(t *testing.T) {
 	body := map[string]any{
 		"key": "k\u00fc", "value": []byte{0, 255}, "qos": byte(2), "retain": true, "data": []byte{}, "function": "f",
-		"topic": strings.Repeat("t", 300), "id": "",
+		"topic": strings.Repeat("t", 300), "id": "", "device": "relay", "on": true, "ms": int64(-1000),
 	}
 	c := &conn{rw: &bytes.Buffer{}, limit: defaultLimit}
 	if err := c.write("publish", 1<<40, body); err != nil {
@@ -39,6 +39,7 @@ func TestCodecAgreesWithWire(t *testing.T) {
 	}
 	want := wire.Call{
 		Key: "k\u00fc", Value: []byte{0, 255}, QoS: 2, Retain: true, Data: []byte{}, Function: "f", Topic: strings.Repeat("t", 300),
+		Device: "relay", On: true, MS: -1000,
 	}
 	if diff := cmp.Diff(want, call); diff != "" || f.Kind != wire.KindPublish || f.ID != 1<<40 {
 		t.Errorf("%s %d (-want +got):\n%s", f.Kind, f.ID, diff)
@@ -103,10 +104,10 @@ func FuzzParseFrame(f *testing.F) {
 	})
 }
 
-// encodable replaces what is read and never sent.
+// encodable replaces the null that is read and never sent.
 func encodable(v any) any {
 	switch v := v.(type) {
-	case nil, int64:
+	case nil:
 		return []byte(nil)
 	case []any:
 		out := make([]any, len(v))
@@ -301,5 +302,77 @@ func TestFakeSpaces(t *testing.T) {
 	}
 	if _, err := s.Get("b"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Get: %v, want ErrNotFound", err)
+	}
+}
+
+func TestFakeDevices(t *testing.T) {
+	node := Fake{Lines: map[string]bool{"door": true}, Sensors: map[string]map[string]float64{"greenhouse": {"temperature_C": 25.1}}}
+	ctx := node.Context(t.Context(), Invocation{})
+	door, relay := Line(ctx, "door"), Line(ctx, "relay")
+	steps := []struct {
+		do          func() error
+		door, relay bool // what is read behind it
+	}{
+		{func() error { return nil }, true, false},
+		{func() error { return relay.Set(true) }, true, true},
+		{func() error { return relay.Pulse(1500 * time.Millisecond) }, true, false},
+		{func() error { return relay.Set(true) }, true, true},
+		{func() error { return door.Set(false) }, false, true},
+		{relay.Release, false, false},
+		{door.Release, true, false},
+	}
+	for i, s := range steps {
+		if err := s.do(); err != nil {
+			t.Errorf("step %d: %v", i, err)
+		}
+		gotDoor, err1 := door.Read()
+		gotRelay, err2 := relay.Read()
+		if err := errors.Join(err1, err2); err != nil || gotDoor != s.door || gotRelay != s.relay {
+			t.Errorf("step %d: door %v, relay %v, %v, want %v, %v", i, gotDoor, gotRelay, err, s.door, s.relay)
+		}
+	}
+	want := []LineCommand{
+		{Line: "relay", Do: "set", On: true},
+		{Line: "relay", Do: "pulse", For: 1500 * time.Millisecond},
+		{Line: "relay", Do: "set", On: true},
+		{Line: "door", Do: "set"},
+		{Line: "relay", Do: "release"},
+		{Line: "door", Do: "release"},
+	}
+	for _, d := range []time.Duration{-time.Second, 0, time.Microsecond, time.Minute + time.Millisecond} {
+		if err := relay.Pulse(d); !errors.Is(err, ErrRefused) {
+			t.Errorf("pulse of %v: %v, want ErrRefused", d, err)
+		}
+	}
+	if diff := cmp.Diff(want, node.Commanded); diff != "" || node.State != nil {
+		t.Errorf("state %v, commands (-want +got):\n%s", node.State, diff)
+	}
+	if got, err := Sensor(ctx, "greenhouse").Read(); err != nil || got["temperature_C"] != 25.1 {
+		t.Errorf("greenhouse: %v, %v", got, err)
+	}
+	if _, err := Sensor(ctx, "soil").Read(); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "soil") {
+		t.Errorf("soil: %v, want ErrRefused", err)
+	}
+}
+
+// A reading that is none is an error and not an empty one.
+func TestSensorRefusesWhatIsNoReading(t *testing.T) {
+	for _, value := range []string{"", "{", "[1]", `{"temperature_C":"warm"}`} {
+		ours, theirs := net.Pipe()
+		done := make(chan error, 1)
+		go func() {
+			c := wire.NewConn(ours, wire.MaxFrame)
+			f, err := c.Read()
+			done <- errors.Join(err, c.Write(wire.KindOK, f.ID, wire.Reply{Value: []byte(value)}))
+		}()
+		ctx := withNode(t.Context(), &link{c: &conn{rw: theirs, limit: defaultLimit}}, Invocation{})
+		if got, err := Sensor(ctx, "greenhouse").Read(); !errors.Is(err, errFrame) {
+			t.Errorf("reading %q: %v, %v, want errFrame", value, got, err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		_ = ours.Close()
+		_ = theirs.Close()
 	}
 }

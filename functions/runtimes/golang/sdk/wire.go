@@ -18,7 +18,7 @@ import (
 // standard library alone: an SDK in an author's program brings nothing along.
 
 const (
-	wireVersion  = 1
+	wireVersion  = 2
 	defaultLimit = 1<<20 + 64<<10 // bytes of a frame until an event says otherwise
 	maxText      = 16 << 10       // bytes of a log line or a stack
 	maxDepth     = 8              // of what is nested in a frame
@@ -53,6 +53,11 @@ func appendValue(b []byte, v any) []byte {
 		return appendHead(b, 0, uint64(v))
 	case uint64:
 		return appendHead(b, 0, v)
+	case int64:
+		if v < 0 {
+			return appendHead(b, 1, uint64(-1-v))
+		}
+		return appendHead(b, 0, uint64(v))
 	case string:
 		v = strings.ToValidUTF8(v, "\uFFFD")
 		return append(appendHead(b, 3, uint64(len(v))), v...)

@@ -11,7 +11,7 @@ A function is a module with a handler, named in edgefn.yaml as MODULE:FUNCTION:
 What it returns goes to the function's output: bytes and str as they are,
 anything else as JSON, and None means that there is no output message. An
 `async def` handler works too. What it raises is a failure: the event is tried
-again, and nothing that it wrote, published or invoked takes place.
+again, and nothing that it wrote, published, invoked or commanded takes place.
 
 Nothing needs to be imported from here; the names are for type hints:
 
@@ -27,8 +27,8 @@ import time
 from edgefn import _wire
 from edgefn._wire import Refused
 
-__all__ = ["Context", "Event", "Refused", "State"]
-__version__ = "1"
+__all__ = ["Context", "Event", "Line", "Refused", "Sensor", "State"]
+__version__ = "2"
 
 _KNOWN = frozenset(("specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"))
 
@@ -192,6 +192,70 @@ class State:
         return iter(self.keys())
 
 
+class Line:
+    """A digital line, by its name in the node's config.
+
+    On is its active level, whichever voltage that is. Commands take place, in
+    their order, when the handler returns; none of them if it raises.
+    """
+
+    __slots__ = ("_link", "_name")
+
+    def __init__(self, link, name):
+        self._link, self._name = link, name
+
+    def set(self, on: bool) -> None:
+        """Command the line on or off.
+
+        The command stands until the function gives another or releases it.
+        After a crash of the node it may be given again.
+        """
+        if not isinstance(on, bool):
+            raise TypeError("a line is set True or False, not %r" % (on,))
+        self._link.call("set_line", {"device": self._name, "on": on})
+
+    def pulse(self, ms: int) -> None:
+        """Command the line on for a number of milliseconds, 1 to 60000, and then off.
+
+        Later commands of the line wait for it. It is never given twice, also
+        across a crash of the node.
+        """
+        if not isinstance(ms, int) or isinstance(ms, bool):
+            raise TypeError("a pulse takes a whole number of milliseconds, not %r" % (ms,))
+        self._link.call("pulse_line", {"device": self._name, "ms": ms})
+
+    def release(self) -> None:
+        """Give the function's command up.
+
+        The line takes the value of the next function that commands it, or its
+        safe value.
+        """
+        self._link.call("release_line", {"device": self._name})
+
+    def read(self) -> bool:
+        """Tell whether the line is on: as it is at this moment, or as the invocation has last commanded it."""
+        return bool(self._link.call("read_line", {"device": self._name}).get("on"))
+
+
+class Sensor:
+    """A sensor, by its name in the node's config."""
+
+    __slots__ = ("_link", "_name")
+
+    def __init__(self, link, name):
+        self._link, self._name = link, name
+
+    def read(self) -> "dict[str, float]":
+        """Return what the sensor measures, by quantities with their units: {"temperature_C": 25.1}.
+
+        The reading may be one that another function asked for just before.
+        Refused is raised if the sensor does not work.
+        """
+        import json
+
+        return json.loads(self._link.call("read_sensor", {"device": self._name}).get("value") or b"")
+
+
 class Context:
     """What an invocation may ask of its node, and what it knows of itself."""
 
@@ -260,6 +324,14 @@ class Context:
             "id": _text("an id", id),
         }
         return self._link.call("invoke", call).get("id", "")
+
+    def line(self, name: str) -> Line:
+        """Return the line of that name, which edgefn.yaml must grant (grants: lines)."""
+        return Line(self._link, _text("a line's name", name))
+
+    def sensor(self, name: str) -> Sensor:
+        """Return the sensor of that name, which edgefn.yaml must grant (grants: sensors)."""
+        return Sensor(self._link, _text("a sensor's name", name))
 
     @property
     def log(self) -> "logging.Logger":  # noqa: F821

@@ -171,7 +171,7 @@ def _warm(handler):
     import select
 
     names = _names(handler)
-    for name, modules in (("json", "json"), ("log", "logging")):
+    for name, modules in (("json", "json"), ("sensor", "json"), ("log", "logging")):
         if name in names and not select.select([_wire.FD], [], [], 0)[0]:
             __import__(modules)
     if getattr(getattr(handler, "__code__", None), "co_flags", 0) & 0x80 and not select.select([_wire.FD], [], [], 0)[0]:

@@ -10,14 +10,14 @@ import posix
 import time
 from _thread import allocate_lock
 
-VERSION = 1
+VERSION = 2
 FD = 3
 MAX_FRAME = (1 << 20) + (64 << 10)  # until an event says otherwise
 MAX_TEXT = 16 << 10  # of a log line or a traceback
 
 
 class Refused(Exception):
-    """The node did not accept a call: it is not granted, or not valid.
+    """The node did not accept a call: it is not granted, not valid, or the device does not work.
 
     The message says which and what to do.
     """

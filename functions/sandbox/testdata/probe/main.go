@@ -3,6 +3,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -136,6 +137,8 @@ func do(o order, out map[string]any) error {
 		}
 		_, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, unix.CLONE_NEWUSER|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 		out["clone"] = int(errno)
+	case "devices":
+		devices(out, o.Arg)
 	case "garbage":
 		_, _ = os.NewFile(3, "wire").Write([]byte(o.Arg))
 		time.Sleep(time.Minute)
@@ -147,6 +150,37 @@ func do(o order, out map[string]any) error {
 		return fmt.Errorf("cannot %q", o.Do)
 	}
 	return nil
+}
+
+// devices uses a device, which stands in for /dev/loop-control, and tries what
+// should not be possible with its node.
+func devices(out map[string]any, path string) {
+	es, _ := os.ReadDir("/dev")
+	var names []string
+	for _, e := range es {
+		names = append(names, e.Name())
+	}
+	out["list"] = strings.Join(names, " ")
+	text := func(err error) string {
+		if errno := syscall.Errno(0); errors.As(err, &errno) {
+			return errno.Error()
+		}
+		return ""
+	}
+	const loopCtlRemove, noSuchLoop = 0x4c81, 1 << 19 // linux/loop.h
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.IoctlSetInt(fd, loopCtlRemove, noSuchLoop)
+		_ = unix.Close(fd)
+	}
+	out["ioctl"] = text(err)
+	out["chmod"] = text(os.Chmod(path, 0o600))
+	out["chown"] = text(os.Chown(path, os.Getuid(), os.Getgid()))
+	out["times"] = text(os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)))
+	out["setxattr"] = text(unix.Setxattr(path, "user.x", []byte("x"), 0))
+	out["rename"] = text(os.Rename(path, path+"0"))
+	out["remove"] = text(os.Remove(path))
+	out["mknod"] = text(unix.Mknod("/tmp/node", unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
 }
 
 func look(out map[string]any) {

@@ -14,6 +14,10 @@ has() {
 	fi
 }
 
+is_on() {
+	if [ "$(edgefn-ctl line "$1" get)" = on ]; then echo true; else echo false; fi
+}
+
 lines() {
 	sed 's/.*/"&"/' | paste -sd, -
 }
@@ -81,6 +85,33 @@ ungranted)
 		"$(error_of edgefn-ctl invoke stranger x)"
 	;;
 ungranted-uncaught) edgefn-ctl publish forbidden/topic x ;;
+lines)
+	edgefn-ctl line relay set off
+	edgefn-ctl line relay set on
+	set=$(is_on relay)
+	edgefn-ctl line relay pulse 200ms
+	pulsed=$(is_on relay)
+	edgefn-ctl line relay set on
+	edgefn-ctl line relay release
+	printf '{"set":%s,"pulsed":%s,"door":%s,"hatch":%s,"relay":%s}' \
+		"$set" "$pulsed" "$(is_on door)" "$(is_on hatch)" "$(is_on relay)"
+	;;
+lines-and-raise)
+	edgefn-ctl line relay set on
+	exit 1
+	;;
+sensor) edgefn-ctl sensor greenhouse read ;;
+device-refused)
+	printf '{"ungranted-line":"%s","ungranted-read":"%s","ungranted-sensor":"%s","input":"%s","no-time":"%s","long":"%s","fault":"%s"}' \
+		"$(error_of edgefn-ctl line siren set on)" \
+		"$(error_of edgefn-ctl line siren get)" \
+		"$(error_of edgefn-ctl sensor attic read)" \
+		"$(error_of edgefn-ctl line door set on)" \
+		"$(error_of edgefn-ctl line relay pulse 0s)" \
+		"$(error_of edgefn-ctl line relay pulse 60001ms)" \
+		"$(error_of edgefn-ctl sensor soil read)"
+	;;
+device-refused-uncaught) edgefn-ctl line siren pulse 200ms ;;
 log)
 	edgefn-ctl log debug fine detail
 	edgefn-ctl log info "it is 28 °C"

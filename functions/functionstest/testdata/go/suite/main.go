@@ -103,6 +103,33 @@ func handle(ctx context.Context, e edgefn.Event) (any, error) {
 		return got, nil
 	case "ungranted-uncaught":
 		return nil, edgefn.Publish(ctx, "forbidden/topic", "x")
+	case "lines":
+		return lines(ctx)
+	case "lines-and-raise":
+		if err := edgefn.Line(ctx, "relay").Set(true); err != nil {
+			return nil, nil // which the test sees as a success
+		}
+		return nil, errors.New("no further")
+	case "sensor":
+		return edgefn.Sensor(ctx, "greenhouse").Read()
+	case "device-refused":
+		_, read := edgefn.Line(ctx, "siren").Read()
+		_, sensor := edgefn.Sensor(ctx, "attic").Read()
+		_, fault := edgefn.Sensor(ctx, "soil").Read()
+		relay := edgefn.Line(ctx, "relay")
+		got := map[string]string{}
+		for what, err := range map[string]error{
+			"ungranted-line": edgefn.Line(ctx, "siren").Set(true), "ungranted-read": read, "ungranted-sensor": sensor,
+			"input": edgefn.Line(ctx, "door").Set(true), "no-time": relay.Pulse(0), "long": relay.Pulse(time.Minute + time.Millisecond),
+			"fault": fault,
+		} {
+			if errors.Is(err, edgefn.ErrRefused) {
+				got[what] = err.Error()
+			}
+		}
+		return got, nil
+	case "device-refused-uncaught":
+		return nil, edgefn.Line(ctx, "siren").Pulse(200 * time.Millisecond)
 	case "log":
 		log := edgefn.Log(ctx)
 		log.Debug("fine detail")
@@ -169,4 +196,22 @@ func state(ctx context.Context, e edgefn.Event) (any, error) {
 	}
 	saw["a"], err = s.List("a/")
 	return saw, err
+}
+
+func lines(ctx context.Context) (any, error) {
+	relay, saw := edgefn.Line(ctx, "relay"), map[string]bool{}
+	var faults []error
+	read := func(what, name string) {
+		on, err := edgefn.Line(ctx, name).Read()
+		saw[what], faults = on, append(faults, err)
+	}
+	faults = append(faults, relay.Set(false), relay.Set(true))
+	read("set", "relay")
+	faults = append(faults, relay.Pulse(200*time.Millisecond))
+	read("pulsed", "relay")
+	faults = append(faults, relay.Set(true), relay.Release())
+	for _, name := range []string{"door", "hatch", "relay"} {
+		read(name, name)
+	}
+	return saw, errors.Join(faults...)
 }

@@ -95,6 +95,42 @@ export async function handle(event, ctx) {
     case "ungranted-uncaught":
       await ctx.publish("forbidden/topic", "x");
       return "not refused";
+    case "lines": {
+      const relay = ctx.line("relay");
+      relay.set(false);
+      relay.set(true);
+      const saw = { set: await relay.read() };
+      relay.pulse(200);
+      saw.pulsed = await relay.read();
+      await relay.set(true);
+      await relay.release();
+      for (const wrong of ["off", 1, null, undefined]) {
+        if (!(await errorOf(() => relay.set(wrong))).includes("true or false")) return `a line was set ${wrong}`;
+      }
+      for (const wrong of [0.2, "1s", NaN, undefined]) {
+        if (!(await errorOf(() => relay.pulse(wrong))).includes("whole number")) return `a pulse took ${wrong} ms`;
+      }
+      for (const name of ["door", "hatch", "relay"]) saw[name] = await ctx.line(name).read();
+      return saw;
+    }
+    case "lines-and-raise":
+      await ctx.line("relay").set(true);
+      throw new Error("no further");
+    case "sensor":
+      return ctx.sensor("greenhouse").read();
+    case "device-refused":
+      return {
+        "ungranted-line": await errorOf(() => ctx.line("siren").set(true)),
+        "ungranted-read": await errorOf(() => ctx.line("siren").read()),
+        "ungranted-sensor": await errorOf(() => ctx.sensor("attic").read()),
+        input: await errorOf(() => ctx.line("door").set(true)),
+        "no-time": await errorOf(() => ctx.line("relay").pulse(0)),
+        long: await errorOf(() => ctx.line("relay").pulse(60001)),
+        fault: await errorOf(() => ctx.sensor("soil").read()),
+      };
+    case "device-refused-uncaught":
+      await ctx.line("siren").pulse(200);
+      return "not refused";
     case "not-awaited":
       ctx.publish("test/1", "x");
       ctx.publish("test/2", "x").then(() => ctx.publish("test/3", "x"));

@@ -96,6 +96,53 @@ def handle(event, ctx):
         return errors
     if what == "ungranted-uncaught":
         ctx.publish("forbidden/topic", "x")
+    if what == "lines":
+        relay, seen = ctx.line("relay"), {}
+        relay.set(False)
+        relay.set(True)
+        seen["set"] = relay.read()
+        relay.pulse(200)
+        seen["pulsed"] = relay.read()
+        relay.set(True)
+        relay.release()
+        for wrong in ("off", 1, None):
+            try:
+                relay.set(wrong)
+                return "a line was set %r" % (wrong,)
+            except TypeError:
+                pass
+        for wrong in (0.2, "1s", True):
+            try:
+                relay.pulse(wrong)
+                return "a pulse took %r ms" % (wrong,)
+            except TypeError:
+                pass
+        for name in ("door", "hatch", "relay"):
+            seen[name] = ctx.line(name).read()
+        return seen
+    if what == "lines-and-raise":
+        ctx.line("relay").set(True)
+        raise RuntimeError("no further")
+    if what == "sensor":
+        return ctx.sensor("greenhouse").read()
+    if what == "device-refused":
+        errors = {}
+        for name, call in (
+            ("ungranted-line", lambda: ctx.line("siren").set(True)),
+            ("ungranted-read", lambda: ctx.line("siren").read()),
+            ("ungranted-sensor", lambda: ctx.sensor("attic").read()),
+            ("input", lambda: ctx.line("door").set(True)),
+            ("no-time", lambda: ctx.line("relay").pulse(0)),
+            ("long", lambda: ctx.line("relay").pulse(60001)),
+            ("fault", lambda: ctx.sensor("soil").read()),
+        ):
+            try:
+                call()
+            except Exception as e:
+                errors[name] = str(e)
+        return errors
+    if what == "device-refused-uncaught":
+        ctx.line("siren").pulse(200)
     if what == "log":
         ctx.log.debug("fine %s", "detail")
         logging.debug("not shown: the root logger begins at info")

@@ -1,0 +1,87 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// holdTime is how long blobs that were told to be here stay for the rest of
+// their image to arrive: a slow line may carry a large layer for that long.
+const holdTime = 15 * time.Minute
+
+// holdLease names the lease on what is here of a version that is being sent.
+func holdLease(version string) leases.Lease { return leases.Lease{ID: "edgefn-upload-" + version} }
+
+// Missing returns which blobs of a version, named by their digests, are not
+// here. The others are kept for holdTime, or until the version is imported.
+func (h *Host) Missing(ctx context.Context, version string, blobs []string) ([]string, error) {
+	ctx = h.context(ctx)
+	kept, err := h.Has(ctx, version)
+	if err != nil {
+		return nil, fmt.Errorf("find image: %w", err)
+	}
+	cs := h.client.ContentStore()
+	var missing []string
+	leased := kept // its image keeps them; a lease costs a flush of the disk for each
+	for _, b := range blobs {
+		d, err := digest.Parse(b)
+		if err != nil {
+			return nil, fmt.Errorf("%w: blob %q: %w", ErrBadImage, b, err)
+		}
+		there, err := hasBlob(ctx, cs, d)
+		if there && !kept {
+			if !leased {
+				if err := h.hold(ctx, version); err != nil {
+					return nil, err
+				}
+				leased = true
+			}
+			if err := h.client.LeasesService().AddResource(ctx, holdLease(version), leases.Resource{ID: b, Type: "content"}); err != nil {
+				return nil, fmt.Errorf("keep blob %s: %w", b, err)
+			}
+			there, err = hasBlob(ctx, cs, d) // it may have gone before it was kept
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			missing = append(missing, b)
+		}
+	}
+	return missing, nil
+}
+
+// hold takes the lease of a version that is being sent, or takes it anew.
+func (h *Host) hold(ctx context.Context, version string) error {
+	h.letGo(ctx, version)
+	_, err := h.client.LeasesService().Create(ctx, leases.WithID(holdLease(version).ID), leases.WithExpiration(holdTime))
+	if err != nil && !errdefs.IsAlreadyExists(err) { // somebody else sends it too
+		return fmt.Errorf("take lease: %w", err)
+	}
+	return nil
+}
+
+// letGo ends the lease of hold. One that stays ends by itself.
+func (h *Host) letGo(ctx context.Context, version string) {
+	if err := h.client.LeasesService().Delete(ctx, holdLease(version)); err != nil && !errdefs.IsNotFound(err) {
+		h.log.Debug("lease of an upload stays until it ends by itself", "version", version, "err", err)
+	}
+}
+
+// hasBlob reports whether a blob is here, whole.
+func hasBlob(ctx context.Context, cs content.Store, d digest.Digest) (bool, error) {
+	_, err := cs.Info(ctx, d)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for blob %s: %w", d, err)
+	}
+	return true, nil
+}

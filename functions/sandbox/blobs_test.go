@@ -1,0 +1,112 @@
+package sandbox_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/sandbox"
+)
+
+// without copies a tar of an OCI layout and leaves blobs out.
+func without(t *testing.T, image []byte, left func(digest string) bool) io.Reader {
+	t.Helper()
+	var out bytes.Buffer
+	tw := tar.NewWriter(&out)
+	for tr := tar.NewReader(bytes.NewReader(image)); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		if h.Typeflag == tar.TypeReg && strings.HasPrefix(h.Name, "blobs/sha256/") && left("sha256:"+path.Base(h.Name)) {
+			continue
+		}
+		must(t, tw.WriteHeader(h))
+		_, err = io.Copy(tw, tr)
+		must(t, err)
+	}
+	must(t, tw.Close())
+	return &out
+}
+
+// digests are the blobs of a tar of an OCI layout.
+func digests(t *testing.T, image []byte) []string {
+	t.Helper()
+	var all []string
+	without(t, image, func(d string) bool {
+		all = append(all, d)
+		return false
+	})
+	if len(all) != 4 {
+		t.Fatalf("image has blobs %v, want a layer, a configuration, a manifest and an index", all)
+	}
+	return all
+}
+
+// Blobs that are here need not be sent, and stay until the rest has come; an
+// image of which something is nowhere is not kept.
+func TestImportOfWhatIsMissing(t *testing.T) {
+	h := host(t, nil)
+	ctx := t.Context()
+	var images [2][]byte
+	for i, name := range []string{"one", "two"} {
+		fn := functions.Defaults()
+		fn.Name, fn.Runtime, fn.Handler = name, functions.Go, []string{"."}
+		b, err := io.ReadAll(probeImage(t, &fn))
+		must(t, err)
+		images[i] = b
+	}
+	all := digests(t, images[1])
+
+	missing, err := h.Missing(ctx, all[0], all)
+	must(t, err)
+	if !slices.Equal(missing, all) {
+		t.Fatalf("of an image that was never here %v is missing, want all of %v", missing, all)
+	}
+	one, err := h.Import(ctx, bytes.NewReader(images[0]))
+	must(t, err)
+
+	// The two differ in their index alone, which has the function.
+	missing, err = h.Missing(ctx, all[0], all)
+	must(t, err)
+	shared := func(d string) bool { return !slices.Contains(missing, d) }
+	if len(missing) != 1 {
+		t.Fatalf("%v is missing, want the index", missing)
+	}
+	must(t, h.Remove(ctx, one.Digest))
+	two, err := h.Import(ctx, without(t, images[1], shared))
+	if err != nil {
+		t.Fatalf("what is shared has gone with its image while the rest was on its way: %v", err)
+	}
+	missing, err = h.Missing(ctx, two.Digest, all)
+	must(t, err)
+	if len(missing) != 0 {
+		t.Errorf("of an image that is kept %v is missing", missing)
+	}
+	if _, err := h.Import(ctx, without(t, images[1], func(string) bool { return true })); err != nil {
+		t.Errorf("import again with no blob at all: %v", err)
+	}
+
+	must(t, h.Remove(ctx, two.Digest))
+	for what, left := range map[string]func(string) bool{
+		"what was shared": shared,
+		"all":             func(string) bool { return true },
+	} {
+		if _, err := h.Import(ctx, without(t, images[1], left)); !errors.Is(err, sandbox.ErrIncomplete) {
+			t.Errorf("without %s: got %v, want ErrIncomplete", what, err)
+		}
+		if there, err := h.Has(ctx, two.Digest); err != nil || there {
+			t.Errorf("without %s: it is kept (%v)", what, err)
+		}
+	}
+	if _, err := h.Missing(ctx, two.Digest, []string{"sha256:xyz"}); !errors.Is(err, sandbox.ErrBadImage) {
+		t.Errorf("a digest that is none: %v", err)
+	}
+}

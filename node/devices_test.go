@@ -1,0 +1,340 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/drivers"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/functions/pool"
+	"github.com/edgefn/edgefn/functions/wire"
+	"github.com/edgefn/edgefn/node"
+	"github.com/edgefn/edgefn/node/api"
+)
+
+// hardwareConfig has simulated devices.
+func (w *world) hardwareConfig() node.Config {
+	c := w.config()
+	c.Hardware = node.HardwareSim
+	c.Devices = []drivers.Spec{
+		{Name: "door", Where: "gate.yaml:2", Line: "GPIO17"},
+		{Name: "relay", Where: "gate.yaml:3", Line: "GPIO27", Direction: drivers.Out, Safe: drivers.Low},
+		{Name: "greenhouse", Where: "gate.yaml:4", Sensor: "bme280", Bus: "i2c-1"},
+	}
+	return c
+}
+
+// driving is a function that may drive the relay, and is told how by its event:
+// words of on, off, release, pulse and fail.
+func driving(name string) functions.Function {
+	f := function(name, "drive")
+	f.Grants.Lines = []functions.LineGrant{{Line: "relay"}}
+	return f
+}
+
+func drive(ctx context.Context, in pool.Invocation) (functions.Result, error) {
+	for word := range strings.FieldsSeq(string(in.Event.Data)) {
+		c := wire.Call{Device: "relay"}
+		kind := wire.KindSetLine
+		switch word {
+		case "on":
+			c.On = true
+		case "release":
+			kind = wire.KindReleaseLine
+		case "pulse":
+			kind, c.MS = wire.KindPulseLine, 50
+		case "state":
+			kind, c = wire.KindPut, wire.Call{Key: "k", Value: []byte("v")}
+		case "fail":
+			return functions.Result{}, functions.Failf(functions.FailRaised, "told to")
+		}
+		if _, err := in.Host.Call(ctx, kind, c); err != nil {
+			return functions.Result{}, functions.Failf(functions.FailRaised, "%v", err)
+		}
+	}
+	return functions.Result{}, nil
+}
+
+func device(t *testing.T, n *node.Node, name string) api.Device {
+	t.Helper()
+	d, err := n.Devices(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range d.Devices {
+		if i.Name == name {
+			return i
+		}
+	}
+	t.Fatalf("no device %q in %+v", name, d)
+	return api.Device{}
+}
+
+func wantRelay(t *testing.T, n *node.Node, want string) {
+	t.Helper()
+	eventually(t, "relay is "+want, func() bool { return device(t, n, "relay").Value == want })
+}
+
+func TestLinesAreDrivenWithoutATransaction(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	w.st.set(func([]store.Guard, []store.Op) error {
+		return errors.New("no transaction is made where none is needed")
+	}, nil)
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "on"))
+	if got := device(t, n, "relay").Value; got != "on" { // not a moment later
+		t.Errorf("relay is %s when its event is settled", got)
+	}
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "off on pulse"))
+	if got := device(t, n, "relay").Value; got != "off" {
+		t.Errorf("relay is %s after the pulse", got)
+	}
+	w.st.set(nil, nil)
+	// With state they go together, and the lines follow.
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state on"))
+	wantRelay(t, n, "on")
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "release"))
+	wantRelay(t, n, "off")
+}
+
+// An event with an id of its own pulses once, also when it comes again.
+func TestPulseOfARepeatedEvent(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, stop := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	first := send(t, n, "lamp", "lamp/a", "press-1", "pulse")
+	wantSettled(t, first)
+	wantRelay(t, n, "on")
+	wantRelay(t, n, "off")
+	pulsed := device(t, n, "relay").Time
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "press-1", "pulse"))
+	stop()
+	n, _ = w.run(w.hardwareConfig())
+	eventually(t, "it serves", func() bool { d, err := n.Describe(t.Context(), "lamp"); return err == nil && d.State == "serving" })
+	since := device(t, n, "relay").Time
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "press-1", "pulse"))
+	time.Sleep(20 * time.Millisecond)
+	if got := device(t, n, "relay"); !got.Time.Equal(since) || got.Time.Before(pulsed) {
+		t.Errorf("the relay moved at %v: %+v", got.Time, got)
+	}
+}
+
+func TestFailingFunctionLosesItsCommands(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	f := driving("lamp")
+	f.Retry.Attempts = 2
+	deploy(t, n, f)
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "on"))
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "off fail")) // two attempts
+	if got := device(t, n, "relay").Value; got != "on" {
+		t.Errorf("relay is %s: what a failed attempt commands must not take place, nor end what was before", got)
+	}
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "on")) // a success between
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "fail"))
+	if got := device(t, n, "relay").Value; got != "on" {
+		t.Errorf("relay is %s after two failures in a row", got)
+	}
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "fail"))
+	wantRelay(t, n, "off")
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "on"))
+	wantRelay(t, n, "on")
+}
+
+func TestLeasesAcrossDeploysAndRestarts(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, stop := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "on"))
+	// A new version goes on with what the old one commands.
+	f := driving("lamp")
+	f.Timeout++
+	deploy(t, n, f)
+	if got := device(t, n, "relay").Value; got != "on" {
+		t.Errorf("relay is %s after a new version", got)
+	}
+	refused := func(n *node.Node) {
+		t.Helper()
+		_, err := n.Deploy(t.Context(), image(t, driving("other")), api.DeployOptions{}, func(api.Progress) {})
+		wantError(t, err, api.ErrRefused, `grants.lines[0]`, `held by function "lamp"`)
+		if faults := api.Faults(err); len(faults) != 1 || faults[0].Field != "grants.lines[0]" {
+			t.Errorf("faults: %+v", faults)
+		}
+	}
+	refused(n)
+	// One that does not want the line any more commands nothing.
+	f.Grants.Lines = nil
+	deploy(t, n, f)
+	wantRelay(t, n, "off")
+	deploy(t, n, driving("other"))
+	if _, err := n.Deploy(t.Context(), image(t, driving("lamp")), api.DeployOptions{}, func(api.Progress) {}); err == nil {
+		t.Error("two functions hold one line")
+	}
+	if err := n.Remove(t.Context(), "other"); err != nil {
+		t.Fatal(err)
+	}
+	deploy(t, n, driving("lamp"))
+	stop()
+	n, stop = w.run(w.hardwareConfig())
+	refused(n)
+	// What the config names no more keeps its function from serving, and says so.
+	cfg := w.hardwareConfig()
+	cfg.Devices = cfg.Devices[:1]
+	stop()
+	n, _ = w.run(cfg)
+	eventually(t, "it fails", func() bool {
+		d, err := n.Describe(t.Context(), "lamp")
+		return err == nil && d.State == "failing" && strings.Contains(d.Error, `this node has no line "relay"`)
+	})
+}
+
+// A set that was committed with state takes place although the node ended before.
+func TestCommittedSetTakesPlaceAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, stop := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	// The outbox cannot delete, so the node ends with the command in it.
+	w.st.set(func(_ []store.Guard, ops []store.Op) error {
+		for _, op := range ops {
+			if op.Delete && strings.HasPrefix(op.Key, "/edgefn/outbox/") {
+				return errors.New("no")
+			}
+		}
+		return nil
+	}, nil)
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state on"))
+	wantRelay(t, n, "on")
+	stop()
+	w.st.set(nil, nil)
+	n, _ = w.run(w.hardwareConfig())
+	wantRelay(t, n, "on")
+}
+
+func TestDevicesThatAFunctionCannotHave(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	listener := driving("bell")
+	listener.Grants = functions.Grants{}
+	listener.Triggers = []functions.Trigger{{Name: "b", Order: functions.OrderSubject, GPIO: &functions.GPIOTrigger{Line: "door", Edge: functions.EdgeRising, Debounce: time.Millisecond}}}
+	deploy(t, n, listener)
+	gpio := func(line string, debounce time.Duration) functions.Trigger {
+		return functions.Trigger{Name: line, Order: functions.OrderSubject, GPIO: &functions.GPIOTrigger{Line: line, Edge: functions.EdgeBoth, Debounce: debounce}}
+	}
+	sensor := func(device string, every time.Duration, change map[string]float64) functions.Trigger {
+		return functions.Trigger{Name: "s", Order: functions.OrderSubject, Sensor: &functions.SensorTrigger{Device: device, Every: every, Change: change, Events: []functions.SensorEvent{functions.SensorReading}}}
+	}
+	for _, tt := range []struct {
+		name string
+		edit func(f *functions.Function)
+		want []string // fields, each with a part of its message
+	}{
+		{"line that is none", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("window", 0)) }, []string{`triggers[0].gpio.line: this node has no line "window"`}},
+		{"sensor for a line", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("greenhouse", 0)) }, []string{`triggers[0].gpio.line: this node has no line "greenhouse"`}},
+		{"output for an input", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("relay", 0)) }, []string{`triggers[0].gpio.line: "relay" is an output`}},
+		{"other debounce", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("door", time.Second)) }, []string{`triggers[0].gpio.debounce: 1s, but function "bell" has "door" debounced for 1ms`}},
+		{"sensor that is none", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], sensor("attic", time.Second, nil)) }, []string{`triggers[0].sensor.device: this node has no sensor "attic"`}},
+		{"too often", func(f *functions.Function) {
+			f.Triggers = append(f.Triggers[:0], sensor("greenhouse", 10*time.Millisecond, nil))
+		}, []string{`triggers[0].sensor.every: 10ms is faster than "greenhouse", a bme280, converts`}},
+		{"quantity that is none", func(f *functions.Function) {
+			f.Triggers = append(f.Triggers[:0], sensor("greenhouse", time.Second, map[string]float64{"wind": 1}))
+		}, []string{`triggers[0].sensor.change.wind: "greenhouse", a bme280, does not measure "wind"`}},
+		{"grants of nothing", func(f *functions.Function) {
+			f.Grants = functions.Grants{Lines: []functions.LineGrant{{Line: "lift"}, {Line: "door", Priority: 1}}, Sensors: []string{"attic"}, Buses: []string{"i2c-9"}}
+		}, []string{
+			`grants.lines[0]: this node has no line "lift"`, `grants.lines[1].priority: "door" is an input`,
+			`grants.sensors[0]: this node has no sensor "attic"`, `grants.buses[0]: device is not known`,
+		}},
+		{"held", func(f *functions.Function) { f.Grants.Lines = []functions.LineGrant{{Line: "door"}, {Line: "relay"}} }, []string{`grants.lines[1]: line is held by another function: line "relay" is held by function "lamp"`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := function("new", "drive")
+			tt.edit(&f)
+			_, err := n.Deploy(t.Context(), image(t, f), api.DeployOptions{}, func(api.Progress) {})
+			wantError(t, err, api.ErrRefused)
+			var got []string
+			for i, fault := range api.Faults(err) {
+				line := fmt.Sprintf("%s: %s", fault.Field, fault.Message)
+				if i < len(tt.want) {
+					line = line[:min(len(line), len(tt.want[i]))]
+				}
+				got = append(got, line)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("faults (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Edges and readings become events of their functions.
+func TestDevicesTrigger(t *testing.T) {
+	w := newWorld(t)
+	got := make(chan functions.Event, 100)
+	w.handle("tell", func(_ context.Context, in pool.Invocation) (functions.Result, error) {
+		got <- in.Event
+		return functions.Result{}, nil
+	})
+	n, _ := w.run(w.hardwareConfig())
+	f := function("bell", "tell")
+	f.Triggers = []functions.Trigger{
+		{Name: "edges", Order: functions.OrderSubject, GPIO: &functions.GPIOTrigger{Line: "door", Edge: functions.EdgeRising}},
+		{Name: "climate", Order: functions.OrderSubject, Sensor: &functions.SensorTrigger{
+			Device: "greenhouse", Every: 50 * time.Millisecond, Change: map[string]float64{"temperature": 1},
+			Events: []functions.SensorEvent{functions.SensorReading, functions.SensorFault},
+		}},
+	}
+	deploy(t, n, f)
+	next := func() string {
+		t.Helper()
+		select {
+		case e := <-got:
+			return fmt.Sprintf("%s %s %s", e.Type, e.Source, e.Subject)
+		case <-time.After(10 * time.Second):
+			t.Fatal("no event")
+			return ""
+		}
+	}
+	want := func(text string) {
+		t.Helper()
+		if got := next(); got != text {
+			t.Errorf("got %s, want %s", got, text)
+		}
+	}
+	want("edgefn.sensor.reading sensor://gate greenhouse")
+	eventually(t, "the line is listened to", func() bool {
+		d, err := n.Describe(t.Context(), "bell")
+		return err == nil && d.Sources[0].State == "connected"
+	})
+	for _, what := range []string{"on", "off", "on"} {
+		if err := n.Simulate(t.Context(), "door", what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("edgefn.gpio.edge gpio://gate door")
+	want("edgefn.gpio.edge gpio://gate door")
+	if err := n.Simulate(t.Context(), "greenhouse", "fault"); err != nil {
+		t.Fatal(err)
+	}
+	want("edgefn.sensor.fault sensor://gate greenhouse")
+	if d := device(t, n, "greenhouse"); d.State != "fault" || d.Error == "" || !cmp.Equal(d.Listeners, []string{"bell"}) {
+		t.Errorf("greenhouse: %+v", d)
+	}
+	wantError(t, n.Simulate(t.Context(), "window", "on"), api.ErrNotFound)
+	wantError(t, n.Simulate(t.Context(), "door", "ajar"), api.ErrInvalid)
+}

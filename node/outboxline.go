@@ -1,0 +1,93 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/functions"
+)
+
+// lineRecord is a command of a line that was committed with state.
+//
+// A set and a release take place at least once: they are deleted afterwards. A
+// pulse takes place at most once: it is deleted before. One that a crash left
+// behind has waited for who knows how long, and is not made up for: the door
+// must not open when the power is back. So it carries the run of the node in
+// which it was committed.
+type lineRecord struct {
+	On      bool   `cbor:"on,omitempty"`
+	Release bool   `cbor:"release,omitempty"`
+	PulseMS int64  `cbor:"pulse_ms,omitempty"`
+	Start   string `cbor:"start,omitempty"`
+}
+
+func (o *outbox) lineRecord(e functions.Effect) *lineRecord {
+	switch e := e.(type) {
+	case functions.SetLine:
+		return &lineRecord{On: e.On}
+	case functions.PulseLine:
+		return &lineRecord{PulseMS: e.For.Milliseconds(), Start: o.start}
+	}
+	return &lineRecord{Release: true}
+}
+
+func (r *lineRecord) effect(line string) functions.Effect {
+	switch {
+	case r.Release:
+		return functions.ReleaseLine{Line: line}
+	case r.PulseMS > 0:
+		return functions.PulseLine{Line: line, For: time.Duration(r.PulseMS) * time.Millisecond}
+	}
+	return functions.SetLine{Line: line, On: r.On}
+}
+
+// driving reports whether earlier commands of a function wait for one of these
+// lines, so that the new ones have to wait behind them.
+func (o *outbox) driving(function string, commands []functions.Effect) bool {
+	for _, c := range commands {
+		if o.pending(function, destLine+lineOf(c)) {
+			return true
+		}
+	}
+	return false
+}
+
+// driveAll has commands of a line take place in order, until one fails or a
+// pulse is over. It returns those that are done and not yet deleted.
+func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line string, q *outQueue, es []store.Entry) (done []store.Entry, err error) {
+	for i, e := range es {
+		var r outboxRecord
+		err := decodeRecord(e.Value, &r)
+		switch {
+		case err != nil || r.Line == nil:
+			log.Error("command of a line cannot be read, dropping it", "key", e.Key, logErr, err)
+			continue
+		case r.Line.PulseMS == 0:
+			err := o.drive(ctx, function, r.Line.effect(line))
+			if errors.Is(err, errGone) {
+				log.Warn("function holds the line no more, dropping its command")
+			} else if err != nil {
+				return es[:i], err
+			}
+			continue
+		case r.Line.Start != o.start:
+			text := fmt.Sprintf("a pulse of line %q was committed before the node ended and is not made up for", line)
+			log.Warn("pulse of an earlier run is dropped")
+			o.note(function, "warning", text)
+			continue
+		}
+		if err := o.delete(ctx, q, es[:i+1]); err != nil {
+			return nil, err
+		}
+		if err := o.drive(ctx, function, r.Line.effect(line)); err != nil && ctx.Err() == nil {
+			log.Error("pulse did not take place", logErr, err)
+			o.note(function, "error", fmt.Sprintf("a pulse of line %q did not take place: %v", line, err))
+		}
+		return nil, nil
+	}
+	return es, nil
+}

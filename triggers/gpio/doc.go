@@ -1,0 +1,9 @@
+// Package gpio makes events of the edges of input lines.
+//
+// A Source is one trigger. The line belongs to drivers.Devices, which shares it
+// among all who listen. While the function is full the Sink blocks, edges wait
+// in the line's queue for it, and what that has no room for is counted: each event
+// says how many edges were lost since the one before it. Nothing can be asked
+// of a line again, so events that are not settled when the node stops are lost
+// with it; they are logged.
+package gpio
