@@ -42,10 +42,7 @@ require (
 	google.golang.org/grpc v1.83.2
 	periph.io/x/conn/v3 v3.7.3
 	periph.io/x/devices/v3 v3.7.4
-<<<<<<< HEAD
-=======
 	periph.io/x/host/v3 v3.8.5
->>>>>>> main
 	pgregory.net/rapid v1.3.0
 )
 
