@@ -292,7 +292,7 @@ func (b *builder) language(ctx context.Context, src tree) (platformStep, error) 
 		if !b.has(requirementsName) {
 			return fixed(deps, code), nil
 		}
-		return b.installed(depsName, code, deps, b.pythonDeps), nil
+		return b.installed(depsName, deps, code, b.pythonDeps), nil
 	case functions.Node:
 		plan, err := b.planNode()
 		if err != nil {
@@ -302,7 +302,7 @@ func (b *builder) language(ctx context.Context, src tree) (platformStep, error) 
 		if !plan.install {
 			return fixed(deps, code), nil
 		}
-		return b.installed(modulesName, code, nil, func(ctx context.Context, p Platform, musl bool, dir string) (bool, error) {
+		return b.installed(modulesName, nil, code, func(ctx context.Context, p Platform, musl bool, dir string) (bool, error) {
 			return plan.universal, b.nodeDeps(ctx, p, musl, plan, dir)
 		}), nil
 	case functions.Exec:
@@ -313,18 +313,20 @@ func (b *builder) language(ctx context.Context, src tree) (platformStep, error) 
 
 // fixed is a step whose trees are the same for every platform.
 func fixed(deps, code tree) platformStep {
-	trees := layersOf(&deps, &code)
+	large, small := heavy(code)
+	trees := layersOf(&deps, &large, &small)
 	return func(context.Context, Platform, bool) ([]*tree, error) { return trees, nil }
 }
 
 // installed is a step with dependencies that a tool installs into the folder
-// name: with those of the author, if there are any, as the lower layer.
-func (b *builder) installed(name string, code, own tree, install func(ctx context.Context, p Platform, musl bool, dir string) (bool, error)) platformStep {
+// name: with those of the author, if there are any, as the lowest layer.
+func (b *builder) installed(name string, own, code tree, install func(ctx context.Context, p Platform, musl bool, dir string) (bool, error)) platformStep {
 	var common *tree // what serves every platform
+	large, small := heavy(code)
 	n := 0
 	return func(ctx context.Context, p Platform, musl bool) ([]*tree, error) {
 		if common != nil {
-			return layersOf(common, &code), nil
+			return layersOf(common, &large, &small), nil
 		}
 		n++
 		dir := filepath.Join(b.temp, fmt.Sprintf("deps-%d", n))
@@ -343,16 +345,40 @@ func (b *builder) installed(name string, code, own tree, install func(ctx contex
 		if universal {
 			common = &t
 		}
-		return layersOf(&t, &code), nil
+		return layersOf(&t, &large, &small), nil
 	}
 }
 
-// layersOf leaves an empty tree of dependencies out.
-func layersOf(deps, code *tree) []*tree {
-	if len(*deps) == 0 {
-		return []*tree{code}
+// layersOf leaves empty trees out, but for the code.
+func layersOf(deps, large, small *tree) []*tree {
+	trees := slices.DeleteFunc([]*tree{deps, large}, func(t *tree) bool { return len(*t) == 0 })
+	return append(trees, small)
+}
+
+// largeFile is the size from which on a file is in a layer of such files, so
+// that a change of code does not send a model or a program along.
+const largeFile = 256 << 10
+
+// heavy parts the author's files into the large ones, with the folders that
+// they are in, and the others.
+func heavy(code tree) (large, small tree) {
+	dirs := map[string]bool{}
+	for _, e := range code {
+		if e.size >= largeFile {
+			for dir := path.Dir(e.path); dir != "."; dir = path.Dir(dir) {
+				dirs[dir] = true
+			}
+		}
 	}
-	return []*tree{deps, code}
+	for _, e := range code {
+		if e.size >= largeFile || dirs[e.path] {
+			large = append(large, e)
+		}
+		if e.size < largeFile {
+			small = append(small, e)
+		}
+	}
+	return large, small
 }
 
 // dependencies lists the folder name in dir as part of the image.

@@ -37,7 +37,7 @@
 //
 // An image holds the author's files under functions.AppDir and nothing of
 // edgefn: the node brings its own shims. Its layers are, from the lowest, those
-// of the base, the dependencies, the code, the platform's own files, so that a
+// of the base, the dependencies, large files, the code, the platform's own files, so that a
 // change of code moves only the code: edgefn deploy asks the node which blobs it
 // has and sends the others.
 //

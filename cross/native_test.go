@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/edgefn/edgefn/cross"
 )
 
@@ -212,6 +214,29 @@ func TestLayersAreShared(t *testing.T) {
 	}
 	if sent != len(moved) {
 		t.Errorf("%d blobs are sent, want %d", sent, len(moved))
+	}
+}
+
+// A large file does not move with the code either.
+func TestLargeFilesHaveTheirLayer(t *testing.T) {
+	src := map[string]string{
+		"edgefn.yaml": pythonManifest, "main.py": "def handle(e, c): pass\n", "models/tiny/big.bin": strings.Repeat("model", 100_000), "models/tiny/notes.txt": "x",
+	}
+	before := build(t, folder(t, src))
+	if got := files(t, before); got["app/models/tiny/big.bin"] == nil || got["app/models/tiny/notes.txt"] == nil || got["app/models/"] == nil {
+		t.Errorf("image holds %v", got)
+	}
+	src["main.py"] = "def handle(e, c): return 1\n"
+	after := build(t, folder(t, src))
+	layers, err := images(t, after)[0].Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := func(l v1.Layer) bool {
+		return slices.ContainsFunc(before.Blobs(), func(b cross.Blob) bool { return b.Digest == digest(t, l).String() })
+	}
+	if len(layers) != 2 || !kept(layers[0]) || kept(layers[1]) {
+		t.Errorf("of %d layers the first one, of large files, should be as before, and the second one not", len(layers))
 	}
 }
 

@@ -125,6 +125,35 @@ func TestDeploySendsWhatIsMissing(t *testing.T) {
 	s.run("deploy", dir).want(t, 1, "", "it lacks a layer")
 }
 
+// A person at a terminal sees how much has gone.
+func TestDeployShowsWhatIsSent(t *testing.T) {
+	b := backend()
+	var errs buffer
+	b.OnDeploy = func(_ context.Context, image io.Reader, _ api.DeployOptions, _ func(api.Progress)) (api.Deployed, error) {
+		if _, err := io.CopyN(io.Discard, image, 1<<20); err != nil {
+			return api.Deployed{}, err
+		}
+		for end := time.Now().Add(10 * time.Second); !strings.Contains(errs.String(), "MiB of 8.0 MiB"); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("nothing of the upload in %q", errs.String())
+				break
+			}
+		}
+		_, err := io.Copy(io.Discard, image)
+		return api.Deployed{Name: "fan", Nodes: []string{"gw1"}}, err
+	}
+	s := open(t, b)
+	s.terminal = true
+	s.tools.build = func(context.Context, buildRequest) (image, error) { return &fakeImage{n: 8 << 20}, nil }
+	var out buffer
+	if code := s.app(&out, &errs, "").run(t.Context(), []string{"deploy", source(t, goodManifest)}); code != 0 || !strings.HasSuffix(errs.String(), "\r\x1b[K") {
+		t.Errorf("exit code %d, the terminal shows %q", code, errs.String())
+	}
+	if !strings.Contains(errs.String(), "deploying fan: sending: ") {
+		t.Errorf("the terminal shows %q", errs.String())
+	}
+}
+
 // A platform that the node does not run is refused before anything is built.
 func TestDeployForWrongPlatform(t *testing.T) {
 	b := backend()

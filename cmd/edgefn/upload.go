@@ -50,7 +50,7 @@ func (u *upload) deploy(ctx context.Context) (api.Deployed, error) {
 
 // send sends the image but for what is there.
 func (u *upload) send(ctx context.Context, there map[string]bool) (api.Deployed, error) {
-	var whole int64
+	var whole, gone int64
 	u.reused = 0
 	for _, b := range u.img.Blobs() {
 		if there[b.Digest] {
@@ -64,7 +64,9 @@ func (u *upload) send(ctx context.Context, there map[string]bool) (api.Deployed,
 	done := make(chan struct{})
 	w := &meter{w: pw, count: func(n int64) {
 		u.sent += n
-		u.step(fmt.Sprintf("sending %s, %s sent", size(whole), size(u.sent)))
+		gone += n
+		// The tar around the blobs counts too.
+		u.step(fmt.Sprintf("sending: %s of %s", size(min(gone, whole)), size(whole)))
 	}}
 	go func() {
 		defer close(done)

@@ -5,10 +5,17 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"path"
 	"slices"
 	"strings"
 	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/sandbox"
@@ -108,5 +115,31 @@ func TestImportOfWhatIsMissing(t *testing.T) {
 	}
 	if _, err := h.Missing(ctx, two.Digest, []string{"sha256:xyz"}); !errors.Is(err, sandbox.ErrBadImage) {
 		t.Errorf("a digest that is none: %v", err)
+	}
+}
+
+// An image that this machine cannot run is refused, and not kept.
+func TestImportForAnotherPlatform(t *testing.T) {
+	h := host(t, nil)
+	idx := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
+		Add: empty.Image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}},
+	})
+	idx = mutate.Annotations(idx, map[string]string{functions.ImageLabel: "{}"}).(v1.ImageIndex)
+	dir := t.TempDir()
+	p, err := layout.Write(dir, empty.Index)
+	must(t, err)
+	must(t, p.AppendIndex(idx))
+	var image bytes.Buffer
+	tw := tar.NewWriter(&image)
+	must(t, tw.AddFS(os.DirFS(dir)))
+	must(t, tw.Close())
+	_, err = h.Import(t.Context(), &image)
+	if !errors.Is(err, sandbox.ErrPlatform) || !strings.Contains(err.Error(), "linux/s390x") || !strings.Contains(err.Error(), h.Platform()) {
+		t.Errorf("got %v, want ErrPlatform with both platforms", err)
+	}
+	version, err := idx.Digest()
+	must(t, err)
+	if there, err := h.Has(t.Context(), version.String()); err != nil || there {
+		t.Errorf("it is kept (%v)", err)
 	}
 }

@@ -160,7 +160,7 @@ func (t *tunnel) start() (*sshRun, error) {
 	}
 	r.local = filepath.Join(r.dir, "s")
 	argv := append([]string{t.argv[0], "-L", r.local + ":" + t.remote}, t.argv[1:]...)
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives the call that starts it
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx,gosec // it outlives the call that starts it; newTunnel has checked the words
 	cmd.Stderr = r
 	// It stays in this process group, so that it can ask at the terminal, and
 	// ends with this process however that ends.
@@ -303,9 +303,22 @@ func (t *tunnel) broken() string {
 
 // dial connects to the node.
 func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
-	path, err := t.open(ctx)
-	if err != nil {
-		return nil, err
+	d := net.Dialer{Timeout: dialTime}
+	for end := time.Now().Add(sshPatience); ; {
+		path, err := t.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c, err := d.DialContext(ctx, "unix", path)
+		// The socket is there a moment before ssh listens on it, and after ssh
+		// was killed.
+		if err == nil || !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(end) {
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(sshPoll):
+		}
 	}
-	return (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path)
 }

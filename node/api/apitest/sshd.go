@@ -15,7 +15,8 @@ import (
 // sshdProgram must be started by its whole path, which it needs to start itself.
 const sshdProgram = "/usr/sbin/sshd"
 
-// ErrNoSSH: this machine has no OpenSSH server and client, or is not root's.
+// ErrNoSSH says that this machine has no OpenSSH server and client, or that
+// this process is not root's.
 var ErrNoSSH = errors.New("an OpenSSH server and client, and root, are needed")
 
 // SSHD is a real OpenSSH server on the loopback, with keys and a configuration
@@ -39,7 +40,7 @@ func StartSSHD(dir string, config ...string) (*SSHD, error) {
 	if _, serr := os.Stat(sshdProgram); err != nil || serr != nil || os.Geteuid() != 0 {
 		return nil, ErrNoSSH
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // of this machine
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +124,7 @@ func children(pid int) []int {
 		return nil
 	}
 	var out []int
-	for _, f := range strings.Fields(string(b)) {
+	for f := range strings.FieldsSeq(string(b)) {
 		var n int
 		if _, err := fmt.Sscan(f, &n); err == nil {
 			out = append(append(out, n), children(n)...)
