@@ -2,9 +2,8 @@
 // the program with the edgefn-init of that architecture in it, and with nfpm
 // the package around it. It is what make deb runs, in the repository's root.
 //
-// The same commit gives the same bytes: times are the commit's, paths are
-// trimmed, and the number of files in the tree that are not the commit's is
-// none, or the version says "dirty".
+// The same commit gives the same bytes: times are the commit's and paths are
+// trimmed. Where files differ from the commit's, the version says "dirty".
 //
 // The files beside this one are the package: its description for nfpm, the
 // unit, and the scripts that dpkg runs.
@@ -218,8 +217,8 @@ func (t tree) version() string {
 	version := "0.0~git" + t.time.Format("20060102.150405") + "." + t.hash
 	if t.described != "" {
 		// From the right: a tag has hyphens of its own.
-		rest, hash, _ := cutLast(t.described, "-")
-		tag, ahead, _ := cutLast(rest, "-")
+		rest, hash := cutLast(t.described, "-")
+		tag, ahead := cutLast(rest, "-")
 		version = strings.ReplaceAll(strings.TrimPrefix(tag, "v"), "-", "~")
 		if ahead != "0" {
 			version += "+" + ahead + "." + hash
@@ -231,10 +230,11 @@ func (t tree) version() string {
 	return version
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
+// cutLast is strings.Cut around the last sep.
+func cutLast(s, sep string) (before, after string) {
 	i := strings.LastIndex(s, sep)
 	if i < 0 {
-		return s, "", false
+		return s, ""
 	}
-	return s[:i], s[i+len(sep):], true
+	return s[:i], s[i+len(sep):]
 }

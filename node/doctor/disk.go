@@ -154,10 +154,7 @@ func (e *examination) clock(context.Context) {
 }
 
 func (e *examination) hasTimeDaemon() bool {
-	for _, f := range []string{"/usr/lib/systemd/systemd-timesyncd", "/lib/systemd/systemd-timesyncd", "/usr/sbin/chronyd", "/usr/sbin/ntpd"} {
-		if e.exists(f) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]string{
+		"/usr/lib/systemd/systemd-timesyncd", "/lib/systemd/systemd-timesyncd", "/usr/sbin/chronyd", "/usr/sbin/ntpd",
+	}, e.exists)
 }
