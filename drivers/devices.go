@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -106,9 +107,7 @@ func (d *Devices) open(ctx context.Context) error {
 		faults = append(faults, err)
 	}
 	d.mu.Lock()
-	for name, line := range found {
-		d.found[name] = line
-	}
+	maps.Copy(d.found, found)
 	d.mu.Unlock()
 	for _, s := range d.cfg.Specs {
 		if err := ctx.Err(); err != nil {
@@ -266,7 +265,7 @@ func (d *Devices) unknown(kind, name string) error {
 	case slices.Contains(all, name):
 		return fmt.Errorf("%w: %q is no %s", ErrUnknown, name, kind)
 	case len(same) == 0:
-		return fmt.Errorf("%w: no %s is called %q: the node's config names none under devices:", ErrUnknown, kind, name)
+		return fmt.Errorf("%w: no %s is called %q: the node's config names none among its devices", ErrUnknown, kind, name)
 	}
 	return fmt.Errorf("%w: no %s is called %q: there are %s", ErrUnknown, kind, name, strings.Join(Near(name, same, 5), ", "))
 }

@@ -217,7 +217,7 @@ func TestLeases(t *testing.T) {
 	if got := relay.told(); got != "LHL" {
 		t.Errorf("relay was told %s, want LHL", got)
 	}
-	want := []Holder{{"b", 2, ptr(false)}, {"a", 8, ptr(true)}}
+	want := []Holder{{"b", 2, new(false)}, {"a", 8, new(true)}}
 	if diff := cmp.Diff(want, d.List()[1].Holders); diff != "" {
 		t.Errorf("holders (-want +got):\n%s", diff)
 	}

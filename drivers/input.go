@@ -282,8 +282,10 @@ func (l *input) info(i *Info) {
 		i.Lost += o.queue.dropped
 	}
 	if err == nil {
-		err = l.err
 		i.Value, i.Time = onOff(on), time.Now()
+		if len(l.listeners) > 0 {
+			err = l.err
+		}
 	}
 	i.fault(err)
 }

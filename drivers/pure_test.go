@@ -3,6 +3,7 @@ package drivers
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -13,10 +14,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func TestArbitrate(t *testing.T) {
-	on, off := ptr(true), ptr(false)
+	on, off := new(true), new(false)
 	tests := []struct {
 		name    string
 		holders []holder
@@ -289,10 +288,7 @@ func TestCheck(t *testing.T) {
 	temperature, humidity, pressure := Quantity{"temperature", "C"}, Quantity{"humidity", "rH"}, Quantity{"pressure", "Pa"}
 	good := map[Quantity]float64{temperature: 25, humidity: 40, pressure: 101325}
 	with := func(q Quantity, v float64) map[Quantity]float64 {
-		m := map[Quantity]float64{}
-		for k, x := range good {
-			m[k] = x
-		}
+		m := maps.Clone(good)
 		m[q] = v
 		return m
 	}
@@ -309,9 +305,9 @@ func TestCheck(t *testing.T) {
 		{"infinite", Spec{Sensor: "bme280"}, with(pressure, math.Inf(1)), "pressure"},
 		{"one is missing", Spec{Sensor: "bme280"}, map[Quantity]float64{temperature: 25, humidity: 40}, "no pressure"},
 		{"ds18b20", Spec{Sensor: "ds18b20"}, map[Quantity]float64{temperature: 85}, ""},
-		{"one channel", Spec{Sensor: "ads1115", Channel: ptr(2)}, map[Quantity]float64{{"voltage", "V"}: 3.3}, ""},
+		{"one channel", Spec{Sensor: "ads1115", Channel: new(2)}, map[Quantity]float64{{"voltage", "V"}: 3.3}, ""},
 		{"all channels but one", Spec{Sensor: "ads1115"}, map[Quantity]float64{{"voltage0", "V"}: 1, {"voltage1", "V"}: 1, {"voltage2", "V"}: 1}, "no voltage3"},
-		{"below ground", Spec{Sensor: "mcp3008", Channel: ptr(0)}, map[Quantity]float64{{"voltage", "V"}: -1}, "nonsense"},
+		{"below ground", Spec{Sensor: "mcp3008", Channel: new(0)}, map[Quantity]float64{{"voltage", "V"}: -1}, "nonsense"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

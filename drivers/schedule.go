@@ -14,7 +14,7 @@ const (
 // tickAfter returns the first multiple of every, counted from epoch, that is
 // after now.
 func tickAfter(epoch, now time.Time, every time.Duration) time.Time {
-	return epoch.Add((now.Sub(epoch)/every + 1) * every)
+	return epoch.Add(time.Duration(int64(now.Sub(epoch)/every)+1) * every)
 }
 
 // health is what is known of a sensor's ability to work.

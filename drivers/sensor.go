@@ -76,39 +76,43 @@ func (s *sensor) close() error {
 	return err
 }
 
-// read returns the last reading if fresh says that it will do, or the one that is
-// under way, or makes one. start runs a function on a goroutine that closing
-// waits for.
+// read returns a reading as ask has it, or ctx's error if that comes first.
 func (s *sensor) read(ctx context.Context, start func(func()) bool, fresh func(now time.Time) bool) (Reading, error) {
-	s.mu.Lock()
-	if s.dev == nil {
-		s.mu.Unlock()
-		return Reading{}, ErrClosed
-	}
-	now := time.Now()
-	if s.flight == nil && !s.health.tried.IsZero() && fresh(now) {
-		r, err := s.last, s.lastErr
-		s.mu.Unlock()
-		return r.clone(), err
-	}
-	f := s.flight
-	if f == nil {
-		f = &flight{done: make(chan struct{})}
-		s.flight, s.begun = f, now
-		dev := s.dev
-		if !start(func() { s.fly(dev, f) }) {
-			s.flight = nil
-			s.mu.Unlock()
-			return Reading{}, ErrClosed
-		}
-	}
-	s.mu.Unlock()
+	f := s.ask(start, fresh)
 	select {
 	case <-f.done:
 		return f.reading.clone(), f.err
 	case <-ctx.Done():
 		return Reading{}, fmt.Errorf("read sensor %q: %w", s.spec.Name, ctx.Err())
 	}
+}
+
+// ask gives the last reading if fresh says that it will do, or the one that is
+// under way, or begins one. start runs a function on a goroutine that closing
+// waits for.
+func (s *sensor) ask(start func(func()) bool, fresh func(now time.Time) bool) *flight {
+	over := make(chan struct{})
+	close(over)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	switch {
+	case s.dev == nil:
+		return &flight{done: over, err: ErrClosed}
+	case s.flight != nil:
+		return s.flight
+	case !s.health.tried.IsZero() && fresh(now):
+		if s.lastErr != nil {
+			return &flight{done: over, err: s.lastErr}
+		}
+		return &flight{done: over, reading: s.last}
+	}
+	f, dev := &flight{done: make(chan struct{})}, s.dev
+	if !start(func() { s.fly(dev, f) }) {
+		return &flight{done: over, err: ErrClosed}
+	}
+	s.flight, s.begun = f, now
+	return f
 }
 
 // young: the last reading ended less than a conversion ago. It will do for
@@ -277,7 +281,7 @@ func (s *sensor) sample(closing <-chan struct{}, start func(func()) bool) {
 		t := time.NewTimer(time.Until(wake))
 		select {
 		case <-t.C:
-			_, _ = s.read(context.Background(), start, s.early) // what came of it is in s
+			<-s.ask(start, s.early).done // what came of it is in s
 			s.deliver(time.Now())
 		case <-s.changed:
 		case <-closing:

@@ -25,7 +25,7 @@ func TestValidate(t *testing.T) {
 		{"a bme280 on SPI", Spec{Sensor: "bme280", Bus: "spi0.1"}, nil},
 		{"a ds18b20", Spec{Sensor: "ds18b20", ID: "28-0000075f1a2b"}, nil},
 		{"a ds18b20 behind a bridge", Spec{Sensor: "ds18b20", ID: "28-0000075f1a2b", Bus: "i2c-1", Address: 0x18}, nil},
-		{"an mcp3008", Spec{Sensor: "mcp3008", Bus: "spi0.0", Channel: ptr(7), Reference: 5}, nil},
+		{"an mcp3008", Spec{Sensor: "mcp3008", Bus: "spi0.0", Channel: new(7), Reference: 5}, nil},
 
 		{"nothing", Spec{}, []string{"neither a line nor a sensor"}},
 		{"both", Spec{Line: "GPIO1", Sensor: "bme280"}, []string{"both a line and a sensor"}},
@@ -38,7 +38,7 @@ func TestValidate(t *testing.T) {
 		{"safe on an input", line(Spec{Safe: Low}), []string{"an input has no safe level"}},
 		{"initial on an input", line(Spec{Direction: In, Initial: Low}), []string{"an input has no initial level"}},
 		{"a level that is none", line(Spec{Direction: Out, Safe: "on", Initial: "off"}), []string{`safe "on" is no level`, `initial "off" is no level`}},
-		{"a line with a sensor's keys", line(Spec{Bus: "i2c-1", Address: 1, ID: "x", Channel: ptr(0), Reference: 1}), []string{"no bus", "no address", "no id", "no channel", "no reference"}},
+		{"a line with a sensor's keys", line(Spec{Bus: "i2c-1", Address: 1, ID: "x", Channel: new(0), Reference: 1}), []string{"no bus", "no address", "no id", "no channel", "no reference"}},
 
 		{"an unknown type", Spec{Sensor: "bme28", Bus: "i2c-1"}, []string{`sensor type "bme28" is not known`, "do you mean bme280?", "bme280, bmp280, ds18b20, ads1115, mcp3008"}},
 		{"a sensor with a line's keys", Spec{Sensor: "bme280", Bus: "i2c-1", Direction: Out, Pull: PullUp, Safe: Low, Initial: Low, ActiveLow: true}, []string{"no direction", "no pull", "no safe", "no initial", "no active_low"}},
@@ -53,8 +53,8 @@ func TestValidate(t *testing.T) {
 		{"a bad id", Spec{Sensor: "ds18b20", ID: "28-XYZ"}, []string{`"28-XYZ" is no id`}},
 		{"an address without its bus", Spec{Sensor: "ds18b20", ID: "28-0000075f1a2b", Address: 0x18}, []string{"address is given without a bus"}},
 		{"an id of what has none", Spec{Sensor: "bme280", Bus: "i2c-1", ID: "28-0000075f1a2b"}, []string{"a bme280 has no id"}},
-		{"a channel beyond the last", Spec{Sensor: "ads1115", Bus: "i2c-1", Channel: ptr(4)}, []string{"no channel 4: use 0 to 3"}},
-		{"a channel of what has none", Spec{Sensor: "bme280", Bus: "i2c-1", Channel: ptr(0)}, []string{"has no channels"}},
+		{"a channel beyond the last", Spec{Sensor: "ads1115", Bus: "i2c-1", Channel: new(4)}, []string{"no channel 4: use 0 to 3"}},
+		{"a channel of what has none", Spec{Sensor: "bme280", Bus: "i2c-1", Channel: new(0)}, []string{"has no channels"}},
 		{"a reference of what has none", Spec{Sensor: "ads1115", Bus: "i2c-1", Reference: 3.3}, []string{"has no reference"}},
 		{"a reference that is none", Spec{Sensor: "mcp3008", Bus: "spi0.0", Reference: -1}, []string{"reference -1"}},
 	}
@@ -74,8 +74,7 @@ func TestValidate(t *testing.T) {
 			if err == nil {
 				t.Fatal("nothing is wrong")
 			}
-			faults := strings.Split(err.Error(), "\n")
-			for _, f := range faults {
+			for f := range strings.SplitSeq(err.Error(), "\n") {
 				if !strings.HasPrefix(f, "edgefn.yaml:7: device ") {
 					t.Errorf("%q does not say where it is", f)
 				}
@@ -96,8 +95,8 @@ func TestValidateFindsWhatIsThereTwice(t *testing.T) {
 		{Name: "c", Sensor: "bme280", Bus: "i2c-1"},
 		{Name: "d", Sensor: "bme280", Bus: "i2c-1", Address: 0x76},
 		{Name: "e", Sensor: "bme280", Bus: "i2c-1", Address: 0x77},
-		{Name: "f", Sensor: "mcp3008", Bus: "spi0.0", Channel: ptr(0)},
-		{Name: "g", Sensor: "mcp3008", Bus: "spi0.0", Channel: ptr(1)},
+		{Name: "f", Sensor: "mcp3008", Bus: "spi0.0", Channel: new(0)},
+		{Name: "g", Sensor: "mcp3008", Bus: "spi0.0", Channel: new(1)},
 		{Name: "a", Line: "GPIO18"},
 	})
 	want := []string{

@@ -38,6 +38,8 @@ type Driver struct {
 	openI2C func(bus int) (i2c.BusCloser, error)
 	openSPI func(bus, device int) (spi.PortCloser, error)
 
+	buffer uint32 // edges that the kernel keeps: eventBuffer
+
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // of chips that several sensors share, by place
 }
@@ -57,6 +59,7 @@ func New(cfg Config) *Driver {
 		// the process, and an adapter may have come since.
 		openI2C: func(bus int) (i2c.BusCloser, error) { return sysfs.NewI2C(bus) },
 		openSPI: func(bus, device int) (spi.PortCloser, error) { return sysfs.NewSPI(bus, device) },
+		buffer:  eventBuffer,
 		locks:   map[string]*sync.Mutex{},
 	}
 	d.chips = d.kernelChips

@@ -140,6 +140,9 @@ var errPowerOn = fmt.Errorf("%w: it has the 85 degrees that it starts with: it l
 //	91 01 4b 46 7f ff 0c 10 25 : crc=25 YES
 //	91 01 4b 46 7f ff 0c 10 25 t=25062
 func parseW1Slave(text string) (float64, error) {
+	if text == "" { // what w1_therm gives of a sensor that was unplugged a moment ago
+		return 0, fmt.Errorf("%w: it does not answer any more", drivers.ErrFault)
+	}
 	first, rest, _ := strings.Cut(text, "\n")
 	bytes, verdict, ok := strings.Cut(first, ":")
 	_, value, ok2 := strings.Cut(rest, "t=")

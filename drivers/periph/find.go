@@ -206,7 +206,7 @@ func kernelChip(name string) (chip, error) {
 	if err != nil {
 		return chip{}, err
 	}
-	defer k.Close()
+	defer func() { _ = k.Close() }() // only read from
 	c := chip{name: k.Name, label: k.Label, lines: make([]line, k.Lines())}
 	for i := range c.lines {
 		info, err := k.LineInfo(i)

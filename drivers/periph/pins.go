@@ -119,6 +119,7 @@ func (p *pinInput) wait(stop <-chan struct{}, w drivers.Watch, configured gpio.E
 			level = gpio.High
 		case gpio.FallingEdge:
 			level = gpio.Low
+		default: // as it is
 		}
 		if w.Debounce > 0 && level == last {
 			continue // it bounced and is where it was

@@ -53,7 +53,7 @@ func (d *Driver) request(p place, w ask) (*request, error) {
 		r.Config.AddAttribute(uapi.LineConfigAttribute{Attr: uapi.OutputValues(bits).Encode(), Mask: 1})
 	}
 	if w.flags.IsRisingEdge() || w.flags.IsFallingEdge() {
-		r.EventBufferSize = eventBuffer
+		r.EventBufferSize = d.buffer
 	}
 	if w.debounce > 0 {
 		r.Config.AddAttribute(uapi.LineConfigAttribute{Attr: uapi.DebouncePeriod(w.debounce).Encode(), Mask: 1})

@@ -57,11 +57,12 @@ func (d *Driver) Sensor(s drivers.Spec) (drivers.Sensor, error) {
 		}
 		_ = p.Close()
 		return x, nil
+	default:
+		if err := d.oneWire(); err != nil {
+			return nil, err
+		}
+		return x, nil
 	}
-	if err := d.oneWire(); err != nil {
-		return nil, err
-	}
-	return x, nil
 }
 
 // sensor opens its device when it is read first, and anew after each failure:
@@ -114,14 +115,15 @@ func answers(err error, b i2c.Bus, s drivers.Spec, t drivers.SensorType) error {
 	}
 	a := drivers.AddressOf(s)
 	text := fmt.Sprintf("nothing answers at address %#02x on %s", a, s.Bus)
+	cause := strings.TrimLeft(err.Error(), ": ")
 	// Only where this type can be is looked, and only by a read of one byte, which
 	// starts nothing in any device.
 	for _, other := range t.Addresses() {
 		if other != a && b.Tx(other, nil, make([]byte, 1)) == nil {
-			return fmt.Errorf("%w: %s, but something does at %#02x: %w", drivers.ErrFault, text, other, err)
+			return fmt.Errorf("%w: %s, but something does at %#02x (%s)", drivers.ErrFault, text, other, cause)
 		}
 	}
-	return fmt.Errorf("%w: %s: is it plugged in? %w", drivers.ErrFault, text, err)
+	return fmt.Errorf("%w: %s: is it plugged in? (%s)", drivers.ErrFault, text, cause)
 }
 
 // bmx280 prepares a BME280 or BMP280 on an I2C or SPI bus.

@@ -21,8 +21,6 @@ import (
 	"github.com/edgefn/edgefn/drivers"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // errNAK is what the kernel gives when nothing acknowledges, as periph passes it on.
 var errNAK = errors.New("sysfs-i2c: no such device or address")
 
@@ -304,7 +302,7 @@ func TestADS1115(t *testing.T) {
 		done(t, b)
 
 		b.Ops, b.Count = ads1115Ops(6, 3, 16384), 0
-		want(t, onI2C(t, drivers.Spec{Sensor: "ads1115", Channel: ptr(2)}, b), map[string]float64{"voltage_V": 3.072})
+		want(t, onI2C(t, drivers.Spec{Sensor: "ads1115", Channel: new(2)}, b), map[string]float64{"voltage_V": 3.072})
 		done(t, b)
 
 		b.answer = []uint16{0x4a}
@@ -370,10 +368,10 @@ func TestMCP3008(t *testing.T) {
 	want(t, onSPI(t, drivers.Spec{Sensor: "mcp3008"}, port), all)
 
 	port = &spitest.Playback{Playback: conntest.Playback{Ops: ops[5:6], DontPanic: true}}
-	want(t, onSPI(t, drivers.Spec{Sensor: "mcp3008", Channel: ptr(5), Reference: 5}, port), map[string]float64{"voltage_V": 3.125})
+	want(t, onSPI(t, drivers.Spec{Sensor: "mcp3008", Channel: new(5), Reference: 5}, port), map[string]float64{"voltage_V": 3.125})
 
 	port = &spitest.Playback{Playback: conntest.Playback{Ops: []conntest.IO{{W: []byte{1, 0x80, 0}, R: []byte{0xff, 0xff, 0xff}}}, DontPanic: true}}
-	wantFault(t, onSPI(t, drivers.Spec{Sensor: "mcp3008", Channel: ptr(0)}, port), "nothing is on the bus")
+	wantFault(t, onSPI(t, drivers.Spec{Sensor: "mcp3008", Channel: new(0)}, port), "nothing is on the bus")
 }
 
 // spiFast checks that the clock is one that the chip takes.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -62,6 +63,7 @@ func (f *filter) pass(s drivers.Sample) (drivers.Sample, bool) {
 			return s, true
 		}
 		s = drivers.Sample{Kind: drivers.Read, Reading: s.Reading}
+	case drivers.Read:
 	}
 	if !f.wants(functions.SensorReading) || !f.moved(s.Reading) {
 		return s, false
@@ -70,14 +72,7 @@ func (f *filter) pass(s drivers.Sample) (drivers.Sample, bool) {
 	return s, true
 }
 
-func (f *filter) wants(e functions.SensorEvent) bool {
-	for _, w := range f.trigger.Events {
-		if w == e {
-			return true
-		}
-	}
-	return false
-}
+func (f *filter) wants(e functions.SensorEvent) bool { return slices.Contains(f.trigger.Events, e) }
 
 // moved reports whether a quantity has moved far enough since the last event:
 //
