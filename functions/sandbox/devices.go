@@ -91,7 +91,7 @@ func mountDevices(dir string, ds []device) ([]specs.Mount, error) {
 	var ms []specs.Mount
 	for _, d := range ds {
 		node := filepath.Join(locked, d.name())
-		if err := unix.Mknod(node, unix.S_IFCHR|0o666, int(d.rdev)); err != nil { //nolint:gosec // as the kernel gave it
+		if err := unix.Mknod(node, unix.S_IFCHR|0o666, int(d.rdev)); err != nil {
 			return nil, fmt.Errorf("make node of %s: %w", d.path, err)
 		}
 		if err := os.Chmod(node, 0o666); err != nil { //nolint:gosec // whatever the umask; see device

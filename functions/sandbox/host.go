@@ -126,7 +126,7 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 		return nil, fmt.Errorf("remove what a former run left: %w", err)
 	}
 	for _, w := range h.Warnings() {
-		h.log.Warn(w)
+		h.log.Warn("this machine cannot hold to a limit", "reason", w)
 	}
 	return h, nil
 }

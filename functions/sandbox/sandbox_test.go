@@ -230,7 +230,7 @@ func TestSandbox(t *testing.T) {
 		for k, want := range map[string]any{
 			"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapBnd": "0000000000000000", "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
 			"NoNewPrivs": "1", "Seccomp": "2", "pid": float64(1), "processes": float64(1),
-			"/tmp": "", "/dev/shm": "", "/app": "function", "interfaces": "lo", "cwd": "/app",
+			"/tmp": "", "/dev/shm": "", "/app": "function", "interfaces": "lo", "cwd": "/app", "oom": "500",
 		} {
 			if got[k] != want {
 				t.Errorf("%s is %q, want %q", k, got[k], want)

@@ -21,6 +21,11 @@ const (
 // firstUID is the user of slot 0 inside a sandbox.
 const firstUID = 1000
 
+// oomScore has the kernel, when the machine is out of memory, end functions
+// before the system's services; without it they have what their containerd has,
+// which a system protects (-999 on Debian). proc(5), oom_score_adj
+const oomScore = 500
+
 // initCaps are what edgefn-init needs inside its user namespace: to make the
 // namespaces and mounts of a cell (SYS_ADMIN), bring its loopback up
 // (NET_ADMIN), become its user (SETUID, SETGID), drop the bounding set
@@ -29,6 +34,7 @@ var initCaps = []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SETUID", "CAP_SET
 
 // containerSpec describes a sandbox's container to the OCI runtime.
 func containerSpec(root, cgroup string, hostID uint32, mounts []specs.Mount, devices []device) *specs.Spec {
+	score := oomScore
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: hostID, Size: idsEach}}
 	s := &specs.Spec{
 		Version:  ociVersion,
@@ -39,6 +45,7 @@ func containerSpec(root, cgroup string, hostID uint32, mounts []specs.Mount, dev
 			Env:             []string{"GODEBUG=madvdontneed=1", "GOMAXPROCS=2"},
 			Cwd:             "/",
 			NoNewPrivileges: true,
+			OOMScoreAdj:     &score,
 			Capabilities: &specs.LinuxCapabilities{
 				Bounding: initCaps, Effective: initCaps, Permitted: initCaps,
 			},

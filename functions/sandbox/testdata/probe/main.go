@@ -190,6 +190,8 @@ func look(out map[string]any) {
 		out[k] = strings.TrimSpace(v)
 	}
 	out["pid"] = os.Getpid()
+	score, _ := os.ReadFile("/proc/self/oom_score_adj")
+	out["oom"] = strings.TrimSpace(string(score))
 	ps, _ := filepath.Glob("/proc/[0-9]*")
 	out["processes"] = len(ps)
 	for _, d := range []string{"/tmp", "/dev/shm", "/run", "/app", "/edgefn/bin"} {
