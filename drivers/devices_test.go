@@ -165,8 +165,8 @@ func TestRunEndsSafe(t *testing.T) {
 		if got := m.outputs["relay"].told(); got != "LHL" || !m.outputs["relay"].closed {
 			t.Errorf("relay was told %s, want LHL", got)
 		}
-		if got := m.outputs["valve"].told(); got != "LH" { // active low: on is low, where it was
-			t.Errorf("valve was told %s, want LH", got)
+		if got := m.outputs["valve"].told(); got != "LLH" { // active low: on is low, where it was
+			t.Errorf("valve was told %s, want LLH", got)
 		}
 	})
 }
@@ -214,8 +214,8 @@ func TestLeases(t *testing.T) {
 	if err := d.Set(ctx, "a", "relay", true); err != nil { // does not count: b's is higher
 		t.Fatal(err)
 	}
-	if got := relay.told(); got != "LHL" {
-		t.Errorf("relay was told %s, want LHL", got)
+	if got := relay.told(); got != "LHLL" {
+		t.Errorf("relay was told %s, want LHLL", got)
 	}
 	want := []Holder{{"b", 2, new(false)}, {"a", 8, new(true)}}
 	if diff := cmp.Diff(want, d.List()[1].Holders); diff != "" {
@@ -224,19 +224,19 @@ func TestLeases(t *testing.T) {
 	if err := d.Relinquish(ctx, "b", "relay"); err != nil {
 		t.Fatal(err)
 	}
-	if got := relay.told(); got != "LHLH" {
-		t.Errorf("relay was told %s, want LHLH: a's command counts again", got)
+	if got := relay.told(); got != "LHLLH" {
+		t.Errorf("relay was told %s, want LHLLH: a's command counts again", got)
 	}
 	d.Release("a")
-	if got := relay.told(); got != "LHLHL" {
-		t.Errorf("relay was told %s, want LHLHL: nobody commands it", got)
+	if got := relay.told(); got != "LHLLHL" {
+		t.Errorf("relay was told %s, want LHLLHL: nobody commands it", got)
 	}
 	if err := d.Set(ctx, "a", "relay", true); err != nil {
 		t.Errorf("a holder whose command was taken away cannot command: %v", err)
 	}
 	d.Drop("a")
-	if got := relay.told(); got != "LHLHLHL" {
-		t.Errorf("relay was told %s, want LHLHLHL", got)
+	if got := relay.told(); got != "LHLLHLHL" {
+		t.Errorf("relay was told %s, want LHLLHLHL", got)
 	}
 	if err := d.Set(ctx, "a", "relay", true); !errors.Is(err, ErrNotHeld) {
 		t.Errorf("got %v, want ErrNotHeld", err)

@@ -134,6 +134,9 @@ func (l *input) remove(me *listener) {
 		if o == me {
 			l.listeners = append(l.listeners[:i:i], l.listeners[i+1:]...)
 			l.gone += me.queue.dropped
+			if n := len(me.queue.waiting); n > 0 {
+				l.log.Info("a listener has gone; edges that waited for it are lost", "function", me.owner, "edges", n)
+			}
 			return
 		}
 	}

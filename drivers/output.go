@@ -61,7 +61,7 @@ func (o *output) hold(function string, priority int) {
 	if i := o.index(function); i >= 0 {
 		o.holders[i].priority = priority
 		if o.holders[i].command != nil {
-			o.applyLogged()
+			o.apply()
 		}
 		return
 	}
@@ -81,7 +81,7 @@ func (o *output) drop(function string) {
 	}
 	close(o.holders[i].gone)
 	o.holders = slices.Delete(o.holders, i, i+1)
-	o.applyLogged()
+	o.apply()
 }
 
 // release takes a function's command away and ends a pulse that it has.
@@ -96,7 +96,7 @@ func (o *output) release(function string) {
 	close(l.gone)
 	l.gone = make(chan struct{})
 	l.command = nil
-	o.applyLogged()
+	o.apply()
 }
 
 // command carries one command of a function out: on for a time, or for good
@@ -159,31 +159,32 @@ func (o *output) put(l *lease, gone <-chan struct{}, on *bool) error {
 		return ErrClosed
 	}
 	l.command = on
-	return o.apply()
+	return o.drive(o.due())
 }
 
-// apply drives the line to what the holders command. The caller holds mu.
-func (o *output) apply() error {
-	if o.dev == nil {
-		return nil
-	}
-	high := o.spec.Safe == High
+// due is the level that the holders' commands make. The caller holds mu.
+func (o *output) due() (high bool) {
 	if on, ok := arbitrate(o.all()); ok {
-		high = o.spec.high(on)
+		return o.spec.high(on)
 	}
-	return o.drive(high)
+	return o.spec.Safe == High
 }
 
-func (o *output) applyLogged() {
-	if err := o.apply(); err != nil {
+// apply drives the line to what is due, if that is another level than it has. The
+// caller holds mu.
+func (o *output) apply() {
+	high := o.due()
+	if o.dev == nil || (o.known && o.high == high) {
+		return
+	}
+	if err := o.drive(high); err != nil {
 		o.log.Error("line does not take its level", keyErr, err)
 	}
 }
 
+// drive drives the line, though it may have the level: the chip may have been
+// away. The caller holds mu.
 func (o *output) drive(high bool) error {
-	if o.known && o.high == high {
-		return nil
-	}
 	err := o.dev.Set(high)
 	o.err, o.high, o.known, o.set = err, high, err == nil, time.Now()
 	if err != nil {

@@ -7,5 +7,7 @@
 // and only then does the source tell its sender (PUBACK, HTTP response).
 //
 // The kinds of source each have a folder: mqtt/ is a client of any broker,
-// mqtt/broker/ the broker inside the node.
+// mqtt/broker/ the broker inside the node, gpio/ listens to lines, sensor/ reads
+// sensors. The last two have nobody to tell of an outcome; they hand their
+// events over through a Feed.
 package triggers

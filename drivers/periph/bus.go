@@ -158,14 +158,16 @@ func (b boundedBus) Tx(addr uint16, w, r []byte) error {
 type boundedPort struct {
 	spi.Port
 	*budget
+	conn spi.Conn // once connected
 }
 
-func (p boundedPort) Connect(f physic.Frequency, mode spi.Mode, bits int) (spi.Conn, error) {
+func (p *boundedPort) Connect(f physic.Frequency, mode spi.Mode, bits int) (spi.Conn, error) {
 	c, err := p.Port.Connect(f, mode, bits)
 	if err != nil {
 		return nil, err
 	}
-	return boundedConn{c, p.budget}, nil
+	p.conn = boundedConn{c, p.budget}
+	return p.conn, nil
 }
 
 type boundedConn struct {

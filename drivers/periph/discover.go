@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/edgefn/edgefn/drivers"
@@ -59,6 +60,19 @@ func (d *Driver) foundI2C() ([]drivers.Found, error) {
 		}
 		f.UsedBy = strings.Join(d.bound(b), ", ")
 		all = append(all, f)
+	}
+	paths, err := filepath.Glob(d.path("sys/bus/i2c/devices", "i2c-*"))
+	if err != nil {
+		return all, err
+	}
+	for _, p := range paths {
+		b := filepath.Base(p)
+		if _, ok := drivers.BusOf(b); ok && !slices.ContainsFunc(all, func(f drivers.Found) bool { return f.Name == b }) {
+			all = append(all, drivers.Found{
+				Kind: string(drivers.I2C), Name: b,
+				What: "I2C bus without a device file: load the module i2c-dev: " + d.sysfs("sys/bus/i2c/devices", b, "name"),
+			})
+		}
 	}
 	return all, nil
 }

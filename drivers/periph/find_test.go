@@ -115,6 +115,7 @@ func TestDiscover(t *testing.T) {
 		"dev/i2c-1": "", "dev/spidev0.0": "",
 		"sys/bus/i2c/devices/i2c-1/name":        "bcm2835 (i2c@7e804000)\n",
 		"sys/bus/i2c/devices/1-0068/name":       "ds1307\n",
+		"sys/bus/i2c/devices/i2c-20/name":       "hdmi\n",
 		"sys/bus/i2c/devices/1-0068/driver/x":   "",
 		"sys/bus/i2c/devices/1-0050/name":       "no-driver\n",
 		"sys/bus/w1/devices/" + soilID + "/id":  "",
@@ -138,6 +139,7 @@ func TestDiscover(t *testing.T) {
 		{Kind: "line", Name: "gpiochip:pinctrl-bcm2711/4", At: "gpiochip:pinctrl-bcm2711/4", What: "line 4 of gpiochip0 (pinctrl-bcm2711)", Config: `pinctrl-bcm2711-4: {line: "gpiochip:pinctrl-bcm2711/4"}`},
 		{Kind: "line", Name: "gpiochip:raspberrypi-exp-gpio/1", At: "gpiochip:raspberrypi-exp-gpio/1", What: "line 1 of gpiochip1 (raspberrypi-exp-gpio)", Config: `wake: {line: "gpiochip:raspberrypi-exp-gpio/1"}`},
 		{Kind: "i2c", Name: "i2c-1", What: "I2C bus: bcm2835 (i2c@7e804000)", UsedBy: "ds1307 at 0x68", Config: "sensor-i2c-1: {sensor: bme280, bus: i2c-1, address: 0x76}"},
+		{Kind: "i2c", Name: "i2c-20", What: "I2C bus without a device file: load the module i2c-dev: hdmi"},
 		{Kind: "spi", Name: "spi0.0", What: "SPI device", Config: "adc-spi0-0: {sensor: mcp3008, bus: spi0.0}"},
 		{Kind: "1-wire", Name: soilID, What: "DS18B20 thermometer", Config: "temperature-28-0000075f1a2b: {sensor: ds18b20, id: " + soilID + "}"},
 	} {
@@ -145,12 +147,15 @@ func TestDiscover(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", want.Name, diff)
 		}
 	}
-	if len(found) != 15 {
-		t.Errorf("%d found, want 12 lines and 3 others", len(found))
+	if len(found) != 16 {
+		t.Errorf("%d found, want 12 lines and 4 others", len(found))
 	}
 	// What is to be pasted is a config.
 	var specs []drivers.Spec
 	for _, f := range found {
+		if f.Config == "" {
+			continue
+		}
 		name, _, _ := strings.Cut(f.Config, ":")
 		s := drivers.Spec{Name: name}
 		switch f.Kind {

@@ -126,10 +126,19 @@ func answers(err error, b i2c.Bus, s drivers.Spec, t drivers.SensorType) error {
 	return fmt.Errorf("%w: %s: is it plugged in? (%s)", drivers.ErrFault, text, cause)
 }
 
+// Registers of the BME280 (BST-BME280-DS002, 5.3).
+const (
+	bme280CtrlHum = 0xf2
+	bme280Hum     = byte(bmxx80.O4x) // what bmxx80 sets it to with its default options; 0 after a reset
+)
+
+var errForgot = fmt.Errorf("%w: it has lost its settings: it was without power", drivers.ErrFault)
+
 // bmx280 prepares a BME280 or BMP280 on an I2C or SPI bus.
 func (d *Driver) bmx280(s drivers.Spec, t drivers.SensorType) (reader, io.Closer, error) {
 	var dev *bmxx80.Dev
 	var closer io.Closer
+	var register func(reg byte) (byte, error)
 	var left budget
 	left.renew()
 	opts := bmxx80.DefaultOpts
@@ -140,9 +149,15 @@ func (d *Driver) bmx280(s drivers.Spec, t drivers.SensorType) (reader, io.Closer
 			return nil, nil, err
 		}
 		closer = p
-		dev, err = bmxx80.NewSPI(boundedPort{p, &left}, &opts)
+		port := &boundedPort{Port: p, budget: &left}
+		dev, err = bmxx80.NewSPI(port, &opts)
 		if err != nil {
 			return nil, nil, errors.Join(fault(err), p.Close())
+		}
+		register = func(reg byte) (byte, error) {
+			var r [2]byte
+			err := port.conn.Tx([]byte{reg, 0}, r[:])
+			return r[1], err
 		}
 	} else {
 		b, err := d.i2cBus(s.Bus)
@@ -155,6 +170,11 @@ func (d *Driver) bmx280(s drivers.Spec, t drivers.SensorType) (reader, io.Closer
 		if err != nil {
 			return nil, nil, errors.Join(explain(err), b.Close())
 		}
+		register = func(reg byte) (byte, error) {
+			var r [1]byte
+			err := b.Tx(drivers.AddressOf(s), []byte{reg}, r[:])
+			return r[0], err
+		}
 	}
 	if chip, _, _ := strings.Cut(strings.ToLower(dev.String()), "{"); chip != t.Name {
 		err := fmt.Errorf("%w: a %s answers there, not a %s: write sensor: %s, if it is the one", drivers.ErrFault, chip, t.Name, chip)
@@ -162,6 +182,15 @@ func (d *Driver) bmx280(s drivers.Spec, t drivers.SensorType) (reader, io.Closer
 	}
 	return func() (map[drivers.Quantity]float64, error) {
 		left.renew()
+		if t.Name == "bme280" {
+			// One that was unplugged since the last reading measures no humidity, and
+			// gives a number for it nevertheless.
+			if v, err := register(bme280CtrlHum); err != nil {
+				return nil, explain(err)
+			} else if v&0x07 != bme280Hum {
+				return nil, errForgot
+			}
+		}
 		var e physic.Env
 		if err := dev.Sense(&e); err != nil {
 			return nil, explain(err)
