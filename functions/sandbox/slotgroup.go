@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +26,10 @@ type slotGroup struct {
 	memory int64    // bytes
 	procs  uint64   // processes and threads
 	owner  uint32   // who may move processes into it; v2
-	used   bool     // had an instance
 
+	mu   sync.Mutex // guards what follows between begin and close; counters are read by the instance alone
+	gone bool       // closed for good
+	used bool       // had an instance
 	join []*os.File // what an instance gets to be in the group: v1 cgroup.procs files, v2 the folder
 	cpu  *os.File
 	peak *os.File // nil: not known
@@ -116,6 +119,11 @@ func (g *slotGroup) make() (err error) {
 
 // begin starts the counters anew for the next instance of the slot.
 func (g *slotGroup) begin() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.gone {
+		return errors.New("sandbox is gone")
+	}
 	if g.peak != nil && g.used {
 		// v1 takes any number, v2 any text, and counts anew for this open file.
 		if _, err := g.peak.WriteAt([]byte("0"), 0); err != nil && g.c.v2 {
@@ -131,7 +139,7 @@ func (g *slotGroup) begin() error {
 
 // renew puts a new group in the place of the old one.
 func (g *slotGroup) renew() error {
-	g.close()
+	g.closeFiles()
 	g.join, g.cpu, g.peak, g.oom = nil, nil, nil, nil
 	for _, dir := range g.paths {
 		removeTree(dir)
@@ -171,6 +179,13 @@ func (g *slotGroup) oomKills() int64 {
 func (g *slotGroup) oomed() bool { return g.oomKills() > g.base }
 
 func (g *slotGroup) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = true
+	g.closeFiles()
+}
+
+func (g *slotGroup) closeFiles() {
 	for _, f := range append(g.join, g.cpu, g.peak, g.oom) {
 		if f != nil {
 			_ = f.Close()
