@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -117,6 +118,46 @@ func TestImportOfWhatIsMissing(t *testing.T) {
 		t.Errorf("a digest that is none: %v", err)
 	}
 }
+
+// What has arrived whole of an upload that broke off is not sent again.
+func TestImportBreaksOff(t *testing.T) {
+	h := host(t, nil)
+	fn := functions.Defaults()
+	fn.Name, fn.Runtime, fn.Handler = "one", functions.Go, []string{"."}
+	image, err := io.ReadAll(probeImage(t, &fn))
+	must(t, err)
+	all := digests(t, image)
+	ctx, cancel := context.WithCancel(t.Context())
+	broken := errors.New("the line is dead")
+	n := 0
+	cut, err := io.ReadAll(without(t, image, func(string) bool {
+		n++
+		return n > 2
+	}))
+	must(t, err)
+	// A tar ends with two empty blocks, which are left out here.
+	_, err = h.Import(ctx, io.MultiReader(bytes.NewReader(cut[:len(cut)-1024]), readerFunc(func([]byte) (int, error) {
+		cancel()
+		return 0, broken
+	})))
+	if err == nil {
+		t.Fatal("half an image was imported")
+	}
+	// Removing an image has containerd collect what nobody keeps.
+	must(t, h.Remove(t.Context(), all[0]))
+	missing, err := h.Missing(t.Context(), all[0], all)
+	must(t, err)
+	if !slices.Equal(missing, all[2:]) {
+		t.Errorf("%v is missing, want the two that did not arrive of %v", missing, all)
+	}
+	if _, err := h.Import(t.Context(), without(t, image, func(d string) bool { return !slices.Contains(missing, d) })); err != nil {
+		t.Errorf("the rest: %v", err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // An image that this machine cannot run is refused, and not kept.
 func TestImportForAnotherPlatform(t *testing.T) {
