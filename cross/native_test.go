@@ -306,6 +306,12 @@ func TestNativeCode(t *testing.T) {
 			see:     map[string]string{"app/tool": onARM64},
 		},
 		{
+			name: "program without its x bit", files: map[string]string{"edgefn.yaml": exec, "platform/linux-arm64/tool": onARM64},
+			refused: []string{"./tool is not executable; run chmod +x", "/platform/linux-arm64/tool"},
+			add:     map[string]string{"platform/linux-arm64/tool": onARM64},
+			see:     map[string]string{"app/tool": onARM64},
+		},
+		{
 			name: "program that a script runs", files: map[string]string{"edgefn.yaml": "name: f\nruntime: exec\nhandler: [./run.sh]\n", "run.sh": "#!/bin/sh\n", "bin/tool": onARM}, programs: []string{"bin/tool"},
 			refused: []string{"bin/tool is for linux/arm/v7 and linux/arm/v6"},
 			add:     map[string]string{"platform/linux-arm64/bin/tool": onARM64},
@@ -339,9 +345,10 @@ func TestNativeCode(t *testing.T) {
 				if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(p, []byte(content), 0o755); err != nil {
+				if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
 					t.Fatal(err)
 				}
+				executable(t, dir, name)
 			}
 			img := images(t, build(t, dir, arm64))[0]
 			for name, want := range tt.see {

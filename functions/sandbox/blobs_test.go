@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -144,7 +145,10 @@ func TestImportBreaksOff(t *testing.T) {
 		t.Fatal("half an image was imported")
 	}
 	// Removing an image has containerd collect what nobody keeps.
-	must(t, h.Remove(t.Context(), all[0]))
+	other, version := emptyImage(t, runtime.GOARCH)
+	_, err = h.Import(t.Context(), other)
+	must(t, err)
+	must(t, h.Remove(t.Context(), version))
 	missing, err := h.Missing(t.Context(), all[0], all)
 	must(t, err)
 	if !slices.Equal(missing, all[2:]) {
@@ -159,28 +163,35 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// An image that this machine cannot run is refused, and not kept.
-func TestImportForAnotherPlatform(t *testing.T) {
-	h := host(t, nil)
+// emptyImage is a tar of an image with no files for a processor, and its version.
+func emptyImage(t *testing.T, arch string) (image io.Reader, version string) {
+	t.Helper()
 	idx := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
-		Add: empty.Image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}},
+		Add: empty.Image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 	})
 	idx = mutate.Annotations(idx, map[string]string{functions.ImageLabel: "{}"}).(v1.ImageIndex)
 	dir := t.TempDir()
 	p, err := layout.Write(dir, empty.Index)
 	must(t, err)
 	must(t, p.AppendIndex(idx))
-	var image bytes.Buffer
-	tw := tar.NewWriter(&image)
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
 	must(t, tw.AddFS(os.DirFS(dir)))
 	must(t, tw.Close())
-	_, err = h.Import(t.Context(), &image)
+	digest, err := idx.Digest()
+	must(t, err)
+	return &b, digest.String()
+}
+
+// An image that this machine cannot run is refused, and not kept.
+func TestImportForAnotherPlatform(t *testing.T) {
+	h := host(t, nil)
+	image, version := emptyImage(t, "s390x")
+	_, err := h.Import(t.Context(), image)
 	if !errors.Is(err, sandbox.ErrPlatform) || !strings.Contains(err.Error(), "linux/s390x") || !strings.Contains(err.Error(), h.Platform()) {
 		t.Errorf("got %v, want ErrPlatform with both platforms", err)
 	}
-	version, err := idx.Digest()
-	must(t, err)
-	if there, err := h.Has(t.Context(), version.String()); err != nil || there {
+	if there, err := h.Has(t.Context(), version); err != nil || there {
 		t.Errorf("it is kept (%v)", err)
 	}
 }
