@@ -1,6 +1,7 @@
 package cross
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -425,7 +426,7 @@ func (b *builder) checkProgram(p Platform, seen tree) error {
 	case seen[i].kind != 0:
 		return nil
 	case !seen[i].exec:
-		return fmt.Errorf("handler: %s is not executable; run chmod +x %s", name, path.Join(filepath.ToSlash(b.o.Dir), name))
+		return fmt.Errorf("handler: %s is not executable; run chmod +x %s", name, path.Join(filepath.ToSlash(b.o.Dir), cmp.Or(seen[i].from, name)))
 	}
 	n, err := readNative(seen[i])
 	if err != nil {

@@ -219,6 +219,14 @@ func vendorSDK(root string) error {
 	return os.WriteFile(list, out.Bytes(), 0o600)
 }
 
+// cgoHint explains what the go command says of a package in C.
+func cgoHint(output string) string {
+	if strings.Contains(output, "build constraints exclude all Go files") {
+		return "\na package that is written in C (cgo) cannot be compiled for other machines: use one in pure go"
+	}
+	return ""
+}
+
 // compileGo makes the program for one platform and returns it as a tree.
 func (b *builder) compileGo(ctx context.Context, m *goModule, p Platform) (tree, error) {
 	file := filepath.Join(b.temp, strings.ReplaceAll(p.String(), "/", "-"))
@@ -234,7 +242,7 @@ func (b *builder) compileGo(ctx context.Context, m *goModule, p Platform) (tree,
 	if _, err := b.tool(ctx, m.dir, env, append(argv, b.f.Handler[0])...); err != nil {
 		var te *toolError
 		if errors.As(err, &te) && te.output != "" {
-			return nil, fmt.Errorf("compile for %s:\n%s", p, te.output)
+			return nil, fmt.Errorf("compile for %s:\n%s%s", p, te.output, cgoHint(te.output))
 		}
 		return nil, fmt.Errorf("compile for %s: %w", p, err)
 	}

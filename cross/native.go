@@ -1,6 +1,7 @@
 package cross
 
 import (
+	"cmp"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -14,7 +15,8 @@ import (
 
 // native is a file of machine code.
 type native struct {
-	path   string     // in the function's folder
+	path   string     // in the image, under functions.AppDir
+	from   string     // in the function's folder
 	serves []Platform // those that can run or load it; none: another machine or system
 	what   string     // that it is for, in words
 }
@@ -35,6 +37,7 @@ func readNative(e entry) (_ *native, err error) {
 		return nil, err
 	}
 	f := &native{path: strings.TrimPrefix(e.path, appPath+"/")}
+	f.from = cmp.Or(e.from, f.path)
 	switch head = head[:n]; {
 	case n == 20 && string(head[:4]) == elf.ELFMAG:
 		f.readELF(head)
@@ -153,7 +156,7 @@ func (e *nativeError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "native code for %s is missing:", e.platform)
 	for _, f := range e.files[:min(most, len(e.files))] {
-		fmt.Fprintf(&b, "\n  %s is for %s", f.path, f.what)
+		fmt.Fprintf(&b, "\n  %s is for %s", f.from, f.what)
 	}
 	if more := len(e.files) - most; more > 0 {
 		fmt.Fprintf(&b, "\n  and %d more", more)

@@ -306,6 +306,12 @@ func TestNativeCode(t *testing.T) {
 			see:     map[string]string{"app/tool": onARM64},
 		},
 		{
+			name: "program without its x bit", files: map[string]string{"edgefn.yaml": exec, "platform/linux-arm64/tool": onARM64},
+			refused: []string{"./tool is not executable; run chmod +x", "/platform/linux-arm64/tool"},
+			add:     map[string]string{"platform/linux-arm64/tool": onARM64},
+			see:     map[string]string{"app/tool": onARM64},
+		},
+		{
 			name: "program that a script runs", files: map[string]string{"edgefn.yaml": "name: f\nruntime: exec\nhandler: [./run.sh]\n", "run.sh": "#!/bin/sh\n", "bin/tool": onARM}, programs: []string{"bin/tool"},
 			refused: []string{"bin/tool is for linux/arm/v7 and linux/arm/v6"},
 			add:     map[string]string{"platform/linux-arm64/bin/tool": onARM64},
@@ -316,6 +322,12 @@ func TestNativeCode(t *testing.T) {
 			refused: []string{"lib/fast.so/inner.so"},
 			add:     map[string]string{"platform/linux-arm64/lib/fast.so": onARM64},
 			see:     map[string]string{"app/lib/fast.so": onARM64},
+		},
+		{
+			name: "wrong file in the right folder", files: map[string]string{"edgefn.yaml": pythonManifest, "main.py": "", "platform/linux-arm64/fast.so": onAMD64},
+			refused: []string{"  platform/linux-arm64/fast.so is for linux/amd64"},
+			add:     map[string]string{"platform/linux-arm64/fast.so": onARM64},
+			see:     map[string]string{"app/fast.so": onARM64},
 		},
 		{
 			name: "unknown machine", files: map[string]string{"edgefn.yaml": pythonManifest, "main.py": "", "x.so.1.2": machineCode(elf.EM_386)},
@@ -333,9 +345,10 @@ func TestNativeCode(t *testing.T) {
 				if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(p, []byte(content), 0o755); err != nil {
+				if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
 					t.Fatal(err)
 				}
+				executable(t, dir, name)
 			}
 			img := images(t, build(t, dir, arm64))[0]
 			for name, want := range tt.see {
@@ -389,6 +402,10 @@ func TestPlatformFolders(t *testing.T) {
 	if text(t, one, "app/data") != "arm" || text(t, one, "app/notes.txt") != "missing" {
 		t.Error("what .edgefnignore names is in the image, or what it does not name is not")
 	}
+	dir = folder(t, map[string]string{"edgefn.yaml": pythonManifest, "main.py": "", "platform/else/x": "", ".edgefnignore": "platform\n"})
+	if got := files(t, build(t, dir)); len(got) != 2 {
+		t.Errorf("image holds %v, want main.py", got)
+	}
 	// A program may have that name.
 	dir = folder(t, map[string]string{"edgefn.yaml": "name: f\nruntime: exec\nhandler: [./platform]\n", "platform": "#!/bin/sh\n"})
 	executable(t, dir, "platform")
@@ -431,6 +448,11 @@ func TestWheelsForTheNodesPython(t *testing.T) {
 		files["wheels/fast-1.0-"+tag+".whl"] = wheelOf(t, "fast", tag, "who = '"+py+"'\n")
 	}
 	dir := folder(t, files)
+	_, err := cross.Build(t.Context(), cross.Options{Dir: dir, Platforms: []cross.Platform{platform(t, "amd64")}, Python: "3.13.1"})
+	if err == nil {
+		t.Fatal("it was built without a wheel")
+	}
+	says(t, err.Error(), "for linux/amd64 and python 3.13: ", "--platform manylinux2014_x86_64 --python-version 3.13 fast==1.0")
 	for version, want := range map[string]string{"3.9.2": "cp39", "3.13": "cp313"} {
 		img, err := cross.Build(t.Context(), cross.Options{Dir: dir, Platforms: []cross.Platform{platform(t, "arm64")}, Python: version})
 		if err != nil {

@@ -42,7 +42,7 @@ func (o overlays) of(p Platform) *tree {
 // program is compiled for each platform, and platform may be one of its packages.
 func (b *builder) overlays(out ignores) (overlays, error) {
 	info, err := b.root.Stat(platformName)
-	if errors.Is(err, fs.ErrNotExist) || b.f.Runtime == functions.Go || err == nil && !info.IsDir() {
+	if errors.Is(err, fs.ErrNotExist) || b.f.Runtime == functions.Go || err == nil && !info.IsDir() || out.match(platformName, true) {
 		return nil, nil
 	}
 	if err != nil {
@@ -83,7 +83,11 @@ func (b *builder) overlay(dir string, out ignores) (tree, error) {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
 	b.opened = append(b.opened, root)
-	return walk(root, appPath, func(p string, isDir bool) bool { return out.match(path.Join(dir, p), isDir) })
+	t, err := walk(root, appPath, func(p string, isDir bool) bool { return out.match(path.Join(dir, p), isDir) })
+	for i := range t {
+		t[i].from = path.Join(dir, strings.TrimPrefix(t[i].path, appPath+"/"))
+	}
+	return t, err
 }
 
 // laid is what is seen of trees that lie over each other, the lowest first.

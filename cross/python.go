@@ -59,7 +59,14 @@ func (b *builder) pythonDeps(ctx context.Context, p Platform, musl bool, dir str
 	if err := b.findPip(ctx); err != nil {
 		return false, err
 	}
-	b.o.Progress(fmt.Sprintf("python: installing %s for %s", requirementsName, p))
+	to := p.String()
+	// In an image of its own is a python that nobody here knows.
+	version := ""
+	if b.f.Image == "" && b.o.Python != "" {
+		version = minorVersion(b.o.Python)
+		to += " and python " + version
+	}
+	b.o.Progress(fmt.Sprintf("python: installing %s for %s", requirementsName, to))
 	argv := []string{
 		b.python, "-m", "pip", "install", "--target", target, "--requirement", requirementsName, "--only-binary=:all:",
 		"--no-compile", "--no-input", "--disable-pip-version-check", "--quiet", "--retries=2", "--timeout=30", "--implementation=cp",
@@ -67,9 +74,8 @@ func (b *builder) pythonDeps(ctx context.Context, p Platform, musl bool, dir str
 	for _, tag := range wheelTags(p, musl) {
 		argv = append(argv, "--platform="+tag)
 	}
-	// In an image of its own is a python that nobody here knows.
-	if b.f.Image == "" && b.o.Python != "" {
-		argv = append(argv, "--python-version="+minorVersion(b.o.Python))
+	if version != "" {
+		argv = append(argv, "--python-version="+version)
 	}
 	offline := b.has(wheelsName)
 	if offline {
@@ -77,14 +83,14 @@ func (b *builder) pythonDeps(ctx context.Context, p Platform, musl bool, dir str
 	}
 	env := []string{"PIP_USER=0", "PIP_REQUIRE_VIRTUALENV=0", "PIP_TARGET=", "PIP_PREFIX=", "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8"}
 	if _, err := b.tool(ctx, b.o.Dir, env, argv...); err != nil {
-		hint := "packages must have a wheel for this platform; put what is not on the index into a wheels/ or vendor/ folder"
-		if why := b.missingWheels(p, musl); offline && why != "" {
-			return false, fmt.Errorf("install %s for %s: %s", requirementsName, p, why)
+		if why := b.missingWheels(p, musl, version); offline && why != "" && ctx.Err() == nil {
+			return false, fmt.Errorf("install %s for %s: %s", requirementsName, to, why)
 		}
+		hint := "packages must have a wheel for this platform; put what is not on the index into a wheels/ or vendor/ folder"
 		if offline {
 			hint = "with a wheels/ folder the network is not used: it must hold a wheel of each package, also of those that packages need"
 		}
-		return false, fmt.Errorf("install %s for %s: %s: %w", requirementsName, p, hint, err)
+		return false, fmt.Errorf("install %s for %s: %s: %w", requirementsName, to, hint, err)
 	}
 	return cleanDeps(target)
 }

@@ -19,6 +19,7 @@ const maxFiles = 100000
 // entry is a file, folder or link of an image.
 type entry struct {
 	path string      // in the image's root, with slashes and none at the start
+	from string      // in the function's folder, where that is another place; else empty
 	kind fs.FileMode // 0, fs.ModeDir or fs.ModeSymlink
 	exec bool        // of a file: whether anybody may run it
 	size int64       // of a file

@@ -35,8 +35,9 @@ func (w wheel) servesAny(tags []string) bool {
 }
 
 // missingWheels says which packages the wheels folder has for other platforms
-// than p, and what to do; "" if it has none such.
-func (b *builder) missingWheels(p Platform, musl bool) string {
+// than p, and what to do; "" if it has none such. An empty python is the one at
+// hand.
+func (b *builder) missingWheels(p Platform, musl bool, python string) string {
 	names, err := fs.ReadDir(b.root.FS(), wheelsName)
 	if err != nil {
 		return ""
@@ -63,6 +64,9 @@ func (b *builder) missingWheels(p Platform, musl bool) string {
 	for _, m := range missing {
 		fmt.Fprintf(&text, "\n  %s serves %s", path.Join(wheelsName, m.file), wheelPlatforms(m.platforms, musl))
 		wanted = append(wanted, m.name+"=="+m.version)
+	}
+	if python != "" {
+		wanted = append([]string{"--python-version", python}, wanted...)
 	}
 	return fmt.Sprintf("native wheels for %s are missing:%s\nadd those for %s, on a machine with a network by: python3 -m pip download -d %s --only-binary=:all: --platform %s %s",
 		p, text.String(), p, wheelsName, commonTag(tags), strings.Join(wanted, " "))

@@ -110,6 +110,10 @@ func TestDeployOfTheSameChangesNothing(t *testing.T) {
 	if !second.Unchanged || second.Version != first.Version || len(w.pools) != 1 || !slices.Equal(second.Nodes, []string{"gate"}) {
 		t.Errorf("second deploy: %+v, %d pools", second, len(w.pools))
 	}
+	missing, err := n.Missing(t.Context(), first.Version, []string{first.Version, "sha256:none"})
+	if err != nil || !slices.Equal(missing, []string{"sha256:none"}) {
+		t.Errorf("missing after the deploy: %v %v", missing, err)
+	}
 }
 
 func TestRefusedDeployLeavesTheOldVersion(t *testing.T) {
@@ -466,6 +470,9 @@ func TestBackendReads(t *testing.T) {
 	}
 	check()
 	s, err := n.Status(t.Context())
+	if s.Platform != "linux/arm/v7" {
+		t.Errorf("the node is of platform %s, its sandboxes run linux/arm/v7", s.Platform)
+	}
 	if err != nil || !s.Ready || s.Functions != 1 || s.Store.State != "up" || s.Broker.State != "up" || s.Brokers["plant"].State != "up" || s.Runtimes["python"] != "3.11.2" {
 		t.Errorf("status: %+v, %v", s, err)
 	}

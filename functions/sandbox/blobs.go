@@ -2,7 +2,9 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -14,6 +16,12 @@ import (
 // holdTime is how long blobs that were told to be here stay for the rest of
 // their image to arrive: a slow line may carry a large layer for that long.
 const holdTime = 15 * time.Minute
+
+// salvageTime bounds what is done for an upload that broke off.
+const salvageTime = 10 * time.Second
+
+// contentType is what blobs are called among the resources of a lease.
+const contentType = "content"
 
 // holdLease names the lease on what is here of a version that is being sent.
 func holdLease(version string) leases.Lease { return leases.Lease{ID: "edgefn-upload-" + version} }
@@ -42,7 +50,7 @@ func (h *Host) Missing(ctx context.Context, version string, blobs []string) ([]s
 				}
 				leased = true
 			}
-			if err := h.client.LeasesService().AddResource(ctx, holdLease(version), leases.Resource{ID: b, Type: "content"}); err != nil {
+			if err := h.client.LeasesService().AddResource(ctx, holdLease(version), leases.Resource{ID: b, Type: contentType}); err != nil {
 				return nil, fmt.Errorf("keep blob %s: %w", b, err)
 			}
 			there, err = hasBlob(ctx, cs, d) // it may have gone before it was kept
@@ -71,6 +79,45 @@ func (h *Host) hold(ctx context.Context, version string) error {
 func (h *Host) letGo(ctx context.Context, version string) {
 	if err := h.client.LeasesService().Delete(ctx, holdLease(version)); err != nil && !errdefs.IsNotFound(err) {
 		h.log.Debug("lease of an upload stays until it ends by itself", "version", version, "err", err)
+	}
+}
+
+// reader remembers why it could not be read to its end.
+type reader struct {
+	r   io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
+	}
+	return n, err
+}
+
+// salvage keeps the blobs that have arrived whole of an image whose sender broke
+// off, for holdTime: it then need not send those again. ctx has the lease of the
+// import, which ends with it.
+func (h *Host) salvage(ctx context.Context) {
+	id, _ := leases.FromContext(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), salvageTime) // the sender's is done
+	defer cancel()
+	ls := h.client.LeasesService()
+	resources, err := ls.ListResources(ctx, leases.Lease{ID: id})
+	if err == nil {
+		var lease leases.Lease
+		if lease, err = ls.Create(ctx, leases.WithRandomID(), leases.WithExpiration(holdTime)); err == nil {
+			for _, r := range resources {
+				if r.Type == contentType {
+					err = errors.Join(err, ls.AddResource(ctx, lease, r))
+				}
+			}
+		}
+	}
+	if err != nil {
+		h.log.Warn("what arrived of an image that broke off is not kept", "err", err)
 	}
 }
 

@@ -3,10 +3,12 @@ package sandbox_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -118,28 +120,78 @@ func TestImportOfWhatIsMissing(t *testing.T) {
 	}
 }
 
-// An image that this machine cannot run is refused, and not kept.
-func TestImportForAnotherPlatform(t *testing.T) {
+// What has arrived whole of an upload that broke off is not sent again.
+func TestImportBreaksOff(t *testing.T) {
 	h := host(t, nil)
+	fn := functions.Defaults()
+	fn.Name, fn.Runtime, fn.Handler = "one", functions.Go, []string{"."}
+	image, err := io.ReadAll(probeImage(t, &fn))
+	must(t, err)
+	all := digests(t, image)
+	ctx, cancel := context.WithCancel(t.Context())
+	broken := errors.New("the line is dead")
+	n := 0
+	cut, err := io.ReadAll(without(t, image, func(string) bool {
+		n++
+		return n > 2
+	}))
+	must(t, err)
+	// A tar ends with two empty blocks, which are left out here.
+	_, err = h.Import(ctx, io.MultiReader(bytes.NewReader(cut[:len(cut)-1024]), readerFunc(func([]byte) (int, error) {
+		cancel()
+		return 0, broken
+	})))
+	if err == nil {
+		t.Fatal("half an image was imported")
+	}
+	// Removing an image has containerd collect what nobody keeps.
+	other, version := emptyImage(t, runtime.GOARCH)
+	_, err = h.Import(t.Context(), other)
+	must(t, err)
+	must(t, h.Remove(t.Context(), version))
+	missing, err := h.Missing(t.Context(), all[0], all)
+	must(t, err)
+	if !slices.Equal(missing, all[2:]) {
+		t.Errorf("%v is missing, want the two that did not arrive of %v", missing, all)
+	}
+	if _, err := h.Import(t.Context(), without(t, image, func(d string) bool { return !slices.Contains(missing, d) })); err != nil {
+		t.Errorf("the rest: %v", err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// emptyImage is a tar of an image with no files for a processor, and its version.
+func emptyImage(t *testing.T, arch string) (image io.Reader, version string) {
+	t.Helper()
 	idx := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
-		Add: empty.Image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}},
+		Add: empty.Image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 	})
 	idx = mutate.Annotations(idx, map[string]string{functions.ImageLabel: "{}"}).(v1.ImageIndex)
 	dir := t.TempDir()
 	p, err := layout.Write(dir, empty.Index)
 	must(t, err)
 	must(t, p.AppendIndex(idx))
-	var image bytes.Buffer
-	tw := tar.NewWriter(&image)
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
 	must(t, tw.AddFS(os.DirFS(dir)))
 	must(t, tw.Close())
-	_, err = h.Import(t.Context(), &image)
+	digest, err := idx.Digest()
+	must(t, err)
+	return &b, digest.String()
+}
+
+// An image that this machine cannot run is refused, and not kept.
+func TestImportForAnotherPlatform(t *testing.T) {
+	h := host(t, nil)
+	image, version := emptyImage(t, "s390x")
+	_, err := h.Import(t.Context(), image)
 	if !errors.Is(err, sandbox.ErrPlatform) || !strings.Contains(err.Error(), "linux/s390x") || !strings.Contains(err.Error(), h.Platform()) {
 		t.Errorf("got %v, want ErrPlatform with both platforms", err)
 	}
-	version, err := idx.Digest()
-	must(t, err)
-	if there, err := h.Has(t.Context(), version.String()); err != nil || there {
+	if there, err := h.Has(t.Context(), version); err != nil || there {
 		t.Errorf("it is kept (%v)", err)
 	}
 }

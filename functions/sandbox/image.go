@@ -46,8 +46,12 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 	}
 	defer done(context.WithoutCancel(ctx)) //nolint:errcheck // it ends by itself
 	cs := h.client.ContentStore()
-	top, err := archive.ImportIndex(ctx, cs, r)
+	in := &reader{r: r}
+	top, err := archive.ImportIndex(ctx, cs, in)
 	if err != nil {
+		if in.err != nil {
+			h.salvage(ctx)
+		}
 		return Image{}, importError(err)
 	}
 	var layout ocispec.Index

@@ -46,7 +46,7 @@ type tunnel struct {
 type sshRun struct {
 	dir   string // has the socket, and goes when ssh has ended
 	local string // path of the socket here
-	pid   int
+	proc  *os.Process
 	ended chan struct{} // closed when ssh has ended
 	err   error         // why, once ended is closed
 
@@ -183,7 +183,7 @@ func (t *tunnel) start() (*sshRun, error) {
 		_ = os.RemoveAll(r.dir)
 		return nil, t.unreach(fmt.Sprintf("ssh cannot be run: %v", err), "")
 	}
-	r.pid = cmd.Process.Pid
+	r.proc = cmd.Process
 	return r, nil
 }
 
@@ -211,7 +211,7 @@ func (t *tunnel) close() {
 // stop ends ssh and waits until it is gone.
 func (r *sshRun) stop() {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		_ = syscall.Kill(r.pid, sig) // it is not waited for yet, so the number is still its own
+		_ = r.proc.Signal(sig) // one that has ended is not there to be told
 		select {
 		case <-r.ended:
 			return
