@@ -72,6 +72,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := completions(ctx, stage); err != nil {
 		return err
 	}
+	if err := writeConfig(filepath.Join(stage, "config.yaml")); err != nil {
+		return err
+	}
 	for name := range strings.SplitSeq(*arch, ",") {
 		target, ok := arches[name]
 		if !ok {

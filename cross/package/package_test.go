@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/edgefn/edgefn/node"
 )
 
 // TestMain runs the tests where make runs the program: in the repository's root.
@@ -128,6 +131,27 @@ func TestUnitSharesTheMounts(t *testing.T) {
 		if !slices.Contains(keys, key) {
 			t.Errorf("the unit has no %s", key)
 		}
+	}
+}
+
+// The installed config sets nothing, so a key can be added at its end.
+func TestPackagedConfig(t *testing.T) {
+	text := packagedConfig(node.SampleConfig)
+	got, err := node.ParseConfig("config.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(node.Defaults(), got); d != "" {
+		t.Errorf("config (-defaults +installed):\n%s", d)
+	}
+	got, err = node.ParseConfig("config.yaml", []byte(text+"devices:\n  door: {line: GPIO17}\nname: gw\n"))
+	if err != nil || len(got.Devices) != 1 || got.Name != "gw" {
+		t.Errorf("with keys at the end: %+v, %v", got, err)
+	}
+	// What was taken away comes back as the sample has it.
+	again := strings.TrimPrefix(regexp.MustCompile(`(?m)^#((?:  )*[a-z_]+:)`).ReplaceAllString(text, "$1"), configHead)
+	if d := cmp.Diff(node.SampleConfig, again); d != "" {
+		t.Errorf("keys set again (-sample +got):\n%s", d)
 	}
 }
 
