@@ -72,6 +72,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := completions(ctx, stage); err != nil {
 		return err
 	}
+	if err := writeConfig(filepath.Join(stage, "config.yaml")); err != nil {
+		return err
+	}
 	for name := range strings.SplitSeq(*arch, ",") {
 		target, ok := arches[name]
 		if !ok {
@@ -79,7 +82,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		p := pack{nfpm: *nfpm, stage: stage, arch: name, target: target, version: version, tree: tree}
 		p.file = filepath.Join(*dist, fmt.Sprintf("edgefn_%s_%s.deb", version, name))
-		if err := p.make(ctx); err != nil {
+		if err := p.build(ctx); err != nil {
+			return fmt.Errorf("package for %s: %w", name, err)
+		}
+		if err := p.wrap(ctx); err != nil {
 			return fmt.Errorf("package for %s: %w", name, err)
 		}
 		fi, err := os.Stat(p.file)
@@ -105,8 +111,8 @@ type pack struct {
 // build embeds what is in it.
 const carriedDir = "functions/sandbox/carried"
 
-// make builds what is in the package, and the package.
-func (p *pack) make(ctx context.Context) error {
+// build builds what is in the package for one architecture alone.
+func (p *pack) build(ctx context.Context) error {
 	env := append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	env = append(env, p.target...)
 	initFile := filepath.Join(p.stage, "edgefn-init")
@@ -121,10 +127,12 @@ func (p *pack) make(ctx context.Context) error {
 	if err := command(ctx, env, "go", "build", "-trimpath", "-buildvcs=false", "-overlay", overlay, "-ldflags="+ldflags, "-o", filepath.Join(p.stage, "edgefn"), "./cmd/edgefn"); err != nil {
 		return err
 	}
-	if err := writeCopyright(ctx, env, filepath.Join(p.stage, "copyright")); err != nil {
-		return err
-	}
-	env = append(os.Environ(), "ARCH="+p.arch, "VERSION="+p.version, "STAGE="+p.stage, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", p.tree.time.Unix()))
+	return writeCopyright(ctx, env, filepath.Join(p.stage, "copyright"))
+}
+
+// wrap makes the package of what was built.
+func (p *pack) wrap(ctx context.Context) error {
+	env := append(os.Environ(), "ARCH="+p.arch, "VERSION="+p.version, "STAGE="+p.stage, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", p.tree.time.Unix()))
 	return command(ctx, env, p.nfpm, "package", "--config", "cross/package/nfpm.yaml", "--packager", "deb", "--target", p.file)
 }
 

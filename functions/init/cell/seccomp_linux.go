@@ -23,6 +23,9 @@ var denied = []string{
 	"open_by_handle_at", "name_to_handle_at", "fanotify_init", "fanotify_mark", "mknod", "mknodat", "personality",
 	"move_pages", "migrate_pages", "mbind", "set_mempolicy", "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "setfsuid", "setfsgid",
 	"mq_open", "mq_unlink",
+	// What the C library of a 32-bit machine calls in place of the above.
+	"setuid32", "setgid32", "setreuid32", "setregid32", "setresuid32", "setresgid32", "setgroups32", "setfsuid32", "setfsgid32",
+	"stime", "clock_settime64", "clock_adjtime64", "vm86", "vm86old",
 }
 
 // namespaces are the clone flags that make a namespace.
