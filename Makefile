@@ -33,7 +33,7 @@ setup:          ## install what tests need, through the system's package manager
 demo:           ## a node, two functions and real MQTT messages, in under 3 minutes
 	@bash testbed/demo.sh
 
-test: setup build ## every test
+test: setup build $(TOOLS)/nfpm ## every test
 	@sh testbed/test.sh $(TESTFLAGS)
 
 check: init $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## formatting, linters, import rules
