@@ -24,6 +24,9 @@ if [ "${1:-demo}" = test ]; then
 	need jq jq "reads what -o json prints"
 	need ssh openssh-client "the way to a gateway"
 	need sshd openssh-server "the gateway's end of that way"
+	need qemu-system-aarch64 qemu-system-arm "the machine that the gateway is"
+	need depmod kmod "the gateway's kernel modules"
+	need mke2fs e2fsprogs "the gateway's disk"
 	/usr/bin/python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 fi
 [ -z "$missing" ] && exit 0

@@ -14,16 +14,16 @@ import (
 	"github.com/edgefn/edgefn/testbed/hardware/usbip"
 )
 
-// The board is what a Raspberry Pi 4 has: 28 lines of one chip, and I2C bus 1
-// on its header. The lines with names of their own have something wired to
-// them.
+// The board is what a Raspberry Pi 4 has: 28 lines of one chip with the names
+// that a Pi's kernel gives them, and I2C bus 1 on its header. One line has a
+// name of what is wired to it, as boards other than a Pi do.
 const (
 	chipLabel   = "pinctrl-bcm2711"
 	lines       = 28
 	thermometer = "0000075f1a2b" // the DS18B20's serial number
 )
 
-var wired = map[int]string{17: "DOOR", 22: "BUTTON", 23: "RELAY1", 24: "RELAY2"}
+var renamed = map[int]string{23: "RELAY1"}
 
 // The buses, in the order in which they are plugged in: the kernel numbers
 // them so. Bus 0 carries the 1-wire bridge.
@@ -49,11 +49,8 @@ type sensor struct {
 // wire makes the board's devices, one after the other.
 func wire() (*board, error) {
 	names := map[int]string{}
-	for i := range lines {
-		names[i] = fmt.Sprintf("GPIO%d", i)
-	}
-	for i, name := range wired {
-		names[i] = name
+	for offset := range lines {
+		names[offset] = lineName(offset)
 	}
 	chip, err := gpiosim.New("edgefn", chipLabel, lines, names)
 	if err != nil {
@@ -91,7 +88,7 @@ func wire() (*board, error) {
 }
 
 const usage = `hardware serve                          simulate the board
-hardware lines                          what is wired to the GPIO chip
+hardware lines                          chip, number, name and level of each
 hardware press LINE [DURATION]          away from its rest and back, 100ms
 hardware pull LINE up|down              what an input is pulled to, to stay
 hardware edges LINE COUNT HZ            so many edges, and how long they took
@@ -129,24 +126,30 @@ func (b *board) obey(args []string) (string, error) {
 	return c.do(args)
 }
 
+func lineName(offset int) string {
+	if name := renamed[offset]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("GPIO%d", offset)
+}
+
 func (b *board) offset(line string) (int, error) {
-	for offset, name := range wired {
-		if name == line {
+	for offset := range lines {
+		if lineName(offset) == line {
 			return offset, nil
 		}
 	}
-	if offset, err := strconv.Atoi(strings.TrimPrefix(line, "GPIO")); err == nil && offset >= 0 && offset < lines {
-		return offset, nil
-	}
-	return 0, fmt.Errorf("no line is called %s", line)
+	return 0, fmt.Errorf("no line is called %s: there are GPIO0 to GPIO%d, but RELAY1 for GPIO23", line, lines-1)
 }
 
 func (b *board) lines([]string) (string, error) {
 	var s strings.Builder
 	for offset := range lines {
-		if name := wired[offset]; name != "" {
-			fmt.Fprintf(&s, "%s %s %d\n", name, b.chip.Name, offset)
+		high, err := b.chip.Value(offset)
+		if err != nil {
+			return "", err
 		}
+		fmt.Fprintf(&s, "%s %d %s %s\n", b.chip.Name, offset, lineName(offset), level(high))
 	}
 	return s.String(), nil
 }
