@@ -43,7 +43,7 @@ check: init $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## formatting, linters, impo
 	@$(TOOLS)/golangci-lint run ./...
 	@sh testbed/vuln.sh $(GOVULNCHECK)
 
-bench: setup build ## ratios within one run, as a table and bench.json
+bench: setup build $(TOOLS)/nfpm ## ratios within one run, as a table and bench.json
 	@go run ./testbed/bench -o bin/bench.json
 
 deb: $(TOOLS)/nfpm ## dist/edgefn_VERSION_ARCH.deb for arm64, armhf and amd64

@@ -1,11 +1,11 @@
 // Command bench measures edgefn against the plain thing, both in one run, and
 // prints a table and JSON of ratios. It starts a node of its own with a
-// private containerd, and needs root and a built bin/edgefn.
+// private containerd, then the emulated arm64 gateway, and needs root and a
+// built bin/edgefn.
 package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +26,7 @@ import (
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
+	"github.com/edgefn/edgefn/node/api"
 )
 
 // row is one measurement.
@@ -44,8 +45,9 @@ type row struct {
 func main() {
 	out := flag.String("o", "", "also write JSON to this file")
 	rounds := flag.Int("n", 200, "pairs of each latency row")
+	emulate := flag.Bool("gateway", true, "measure on the emulated gateway too")
 	flag.Parse()
-	rows, err := run(*rounds)
+	rows, err := run(*rounds, *emulate)
 	if len(rows) > 0 {
 		show(rows)
 		if b, jerr := json.MarshalIndent(rows, "", "  "); jerr == nil && *out != "" {
@@ -76,7 +78,7 @@ type bench struct {
 	program        string // the Go function's own binary
 }
 
-func run(rounds int) (rows []row, err error) {
+func run(rounds int, emulate bool) (rows []row, err error) {
 	b := &bench{results: make(chan time.Time, 4096)}
 	if b.bin, err = filepath.Abs("bin/edgefn"); err != nil {
 		return nil, err
@@ -99,7 +101,7 @@ func run(rounds int) (rows []row, err error) {
 	if err := b.connect(); err != nil {
 		return nil, err
 	}
-	for _, f := range []string{"goecho", "pyecho"} {
+	for _, f := range []string{"goecho", "pyecho", "goedge"} {
 		if _, err := b.edgefn("deploy", "testbed/bench/testdata/"+f); err != nil {
 			return nil, err
 		}
@@ -116,6 +118,7 @@ func run(rounds int) (rows []row, err error) {
 		},
 		b.firstStart,
 		func() (row, error) { return b.sustained(2000) },
+		func() (row, error) { return b.simulatedEdge(rounds) },
 	}
 	for _, s := range steps {
 		r, err := s()
@@ -124,7 +127,14 @@ func run(rounds int) (rows []row, err error) {
 		}
 		rows = append(rows, r)
 	}
-	return append(rows, pss), nil
+	rows = append(rows, pss)
+	changes, err := changeRows("by the control socket", b.dir+"/change", b.edgefn)
+	rows = append(rows, changes...)
+	if err != nil || !emulate {
+		return rows, err
+	}
+	emulated, err := b.onGateway(context.Background())
+	return append(rows, emulated...), err
 }
 
 func (b *bench) start() error {
@@ -133,7 +143,11 @@ func (b *bench) start() error {
 		return err
 	}
 	defer logf.Close()
-	b.node = exec.Command(b.bin, "node", "--name", "bench", "--data", b.dir+"/d", "--run", b.dir+"/r", "--mqtt", "127.0.0.1:0")
+	config := b.dir + "/node.yaml"
+	if err := os.WriteFile(config, []byte("hardware: sim\ndevices:\n  edge: {line: GPIO5}\n"), 0o644); err != nil {
+		return err
+	}
+	b.node = exec.Command(b.bin, "node", "--config", config, "--name", "bench", "--data", b.dir+"/d", "--run", b.dir+"/r", "--mqtt", "127.0.0.1:0")
 	b.node.Stdout, b.node.Stderr = logf, logf
 	if err := b.node.Start(); err != nil {
 		return err
@@ -162,13 +176,7 @@ func (b *bench) stop() {
 func (b *bench) edgefn(args ...string) ([]byte, error) {
 	cmd := exec.Command(b.bin, args...)
 	cmd.Env = append(os.Environ(), "EDGEFN_NODE=unix://"+b.dir+"/r/edgefn.sock")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("edgefn %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
-	}
-	return out, nil
+	return outputOf(cmd)
 }
 
 func (b *bench) connect() error {
@@ -184,14 +192,37 @@ func (b *bench) connect() error {
 	return nil
 }
 
-// latency measures pairs: one message to its result, then one plain run. A
-// pause before each lets the node make its spare, as messages of a field do.
+// latency measures pairs: one message to its result, then one plain run.
 func (b *bench) latency(name, against, topic string, rounds int, plain func() error) (row, error) {
+	return b.pairs(name, against, rounds, func(int) error { b.client.Publish(topic, 1, false, "x"); return nil }, plain)
+}
+
+// simulatedEdge measures an edge to its function's result on this machine, which
+// has no lines but simulated ones: each is made by a call of the control API.
+func (b *bench) simulatedEdge(rounds int) (row, error) {
+	c, err := api.Dial("unix://" + b.dir + "/r/edgefn.sock")
+	if err != nil {
+		return row{}, err
+	}
+	defer c.Close()
+	edge := func(i int) error {
+		return c.Simulate(context.Background(), "edge", map[bool]string{true: "on", false: "off"}[i%2 == 0])
+	}
+	idle := func() error { return c.Simulate(context.Background(), "edge", "ok") }
+	return b.pairs("simulated edge to function result, fresh Go process, p50", "the call that makes the edge alone", rounds, edge, idle)
+}
+
+// pairs measures how long it is from begin to a result, and then how long a
+// plain run takes. A pause before each lets the node make its spare, as events
+// of a field do.
+func (b *bench) pairs(name, against string, rounds int, start func(i int) error, plain func() error) (row, error) {
 	var ours, theirs []float64
 	for i := range rounds + 5 {
 		time.Sleep(60 * time.Millisecond)
 		begin := time.Now()
-		b.client.Publish(topic, 1, false, "x")
+		if err := start(i); err != nil {
+			return row{}, fmt.Errorf("%s: %w", name, err)
+		}
 		select {
 		case at := <-b.results:
 			if i >= 5 {
