@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -112,6 +113,10 @@ func (p *private) start(ctx context.Context) error {
 	defer out.Close()                                //nolint:errcheck // containerd has its own descriptor
 	cmd := exec.Command(p.bin, "--config", p.config) //nolint:noctx // ended by stop, or by the kernel with the node
 	cmd.Stdout, cmd.Stderr = out, out
+	// systemd listens to the node, and not to a second program.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "WATCHDOG_")
+	})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started, exited := make(chan error, 1), make(chan struct{})
 	go func() {
