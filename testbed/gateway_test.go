@@ -31,8 +31,7 @@ func TestGateway(t *testing.T) {
 	if _, err := exec.LookPath("qemu-system-aarch64"); err != nil {
 		t.Skip("no qemu-system-aarch64 here")
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := t.Context()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	deb := buildPackage(t)
 	image, err := gateway.Build(ctx, log)

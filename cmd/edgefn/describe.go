@@ -141,11 +141,11 @@ func (a *app) printTriggers(d api.FunctionDetail) error {
 
 // changes says how far quantities have to move.
 func changes(change map[string]float64) string {
-	s := ""
+	var s strings.Builder
 	for _, q := range slices.Sorted(maps.Keys(change)) {
-		s += fmt.Sprintf(", %s by %v", q, change[q])
+		fmt.Fprintf(&s, ", %s by %v", q, change[q])
 	}
-	return s
+	return s.String()
 }
 
 func (a *app) printVersions(vs []api.VersionInfo) error {
