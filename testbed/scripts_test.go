@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds every wait of a script.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
