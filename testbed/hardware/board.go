@@ -154,8 +154,9 @@ func (b *board) lines([]string) (string, error) {
 	return s.String(), nil
 }
 
-// toggle pulls a line the other way, n times with a period between; a late
-// one follows at once, so that the rate holds on average.
+// toggle pulls a line the other way, n times with a period between. A late one
+// follows as soon as the kernel has seen the one before, so that the rate holds
+// on average.
 func (b *board) toggle(line string, n int, period time.Duration) (time.Duration, error) {
 	offset, err := b.offset(line)
 	if err != nil {
@@ -165,11 +166,18 @@ func (b *board) toggle(line string, n int, period time.Duration) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
+	interrupts, err := gpiosim.FindInterrupts()
+	if err != nil {
+		return 0, err
+	}
 	start := time.Now()
 	for i := range n {
 		time.Sleep(time.Until(start.Add(time.Duration(i) * period)))
 		high = !high
 		if err := b.chip.Pull(offset, high); err != nil {
+			return 0, err
+		}
+		if err := interrupts.Wait(); err != nil {
 			return 0, err
 		}
 	}
