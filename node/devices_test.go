@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,6 +199,32 @@ func TestLeasesAcrossDeploysAndRestarts(t *testing.T) {
 		d, err := n.Describe(t.Context(), "lamp")
 		return err == nil && d.State == "failing" && strings.Contains(d.Error, `this node has no line "relay"`)
 	})
+}
+
+// A version that is tried again and again does not take back the lines of the
+// one that replaces it.
+func TestLeasesOfAVersionThatReplacesAFailingOne(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, stop := w.run(w.hardwareConfig())
+	f := driving("lamp")
+	f.Handler, f.Grants = []string{"lost"}, functions.Grants{}
+	w.handle("lost", drive)
+	deploy(t, n, f)
+	stop()
+	w.handle("lost", nil)
+	n, _ = w.run(w.hardwareConfig())
+	eventually(t, "it fails", func() bool { d, err := n.Describe(t.Context(), "lamp"); return err == nil && d.State == "failing" })
+	w.st.set(func(_ []store.Guard, ops []store.Op) error {
+		if slices.ContainsFunc(ops, func(op store.Op) bool { return strings.Contains(op.Key, "/versions/lamp/") }) {
+			time.Sleep(2 * time.Second) // longer than until the next try of the old one
+		}
+		return nil
+	}, nil)
+	deploy(t, n, driving("lamp"))
+	w.st.set(nil, nil)
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "on"))
+	wantRelay(t, n, "on")
 }
 
 // A set that was committed with state takes place although the node ended before.
