@@ -124,6 +124,7 @@ type fakeInput struct {
 	f       func(RawEdge, error)
 	seq     uint32
 	refuse  error
+	both    error      // refuses a watch of both directions
 	call    sync.Mutex // held while f runs
 }
 
@@ -136,6 +137,9 @@ func (i *fakeInput) Watch(w Watch, f func(RawEdge, error)) (func(), error) {
 	defer i.mu.Unlock()
 	if i.refuse != nil {
 		return nil, i.refuse
+	}
+	if i.both != nil && w.Rising && w.Falling {
+		return nil, i.both
 	}
 	if i.f != nil {
 		panic("watched twice")
