@@ -56,6 +56,14 @@ type Devices interface {
 	Simulate(name, what string) error
 }
 
+// lookAfterDevices runs the devices until ctx is done. What they meet then is
+// that an output may not be safe.
+func (n *Node) lookAfterDevices(ctx context.Context) {
+	if err := n.devices.Run(ctx); err != nil {
+		n.log.Error("devices did not close well, an output may not have its safe value", logErr, err)
+	}
+}
+
 // maxLineFailures is how many failed attempts in a row make a function lose
 // what it commands: its lines go to their safe values until it succeeds again.
 const maxLineFailures = 3

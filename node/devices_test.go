@@ -227,6 +227,20 @@ func TestLeasesOfAVersionThatReplacesAFailingOne(t *testing.T) {
 	wantRelay(t, n, "on")
 }
 
+func TestOutputThatDoesNotGoToSafeIsTold(t *testing.T) {
+	w := newWorld(t)
+	n, stop := w.run(w.hardwareConfig())
+	if err := n.Simulate(t.Context(), "relay", "fault"); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if log := w.logs.String(); !strings.Contains(log, "an output may not have its safe value") || !strings.Contains(log, "simulated fault") {
+		t.Errorf("the node ended without a word about its relay:\n%s", log)
+	}
+}
+
 // A set that was committed with state takes place although the node ended before.
 func TestCommittedSetTakesPlaceAfterARestart(t *testing.T) {
 	w := newWorld(t)
