@@ -21,6 +21,7 @@ type machine struct {
 	sensors map[string]*fakeSensor
 	taken   map[string]bool
 	opens   int // of anything
+	finds   int
 	closed  bool
 }
 
@@ -32,6 +33,7 @@ func newMachine() *machine {
 }
 
 func (m *machine) Find(s Spec) (string, error) {
+	m.finds++
 	if p, ok := m.places[s.Line]; ok {
 		if p == "" {
 			return "", fmt.Errorf("%w: no line is called %q", ErrUnknown, s.Line)

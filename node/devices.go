@@ -359,7 +359,7 @@ func (n *Node) Devices(ctx context.Context) (api.Devices, error) {
 	}
 	found, err := n.devices.Discover(ctx)
 	if err != nil {
-		return out, fmt.Errorf("look for devices: %w", err)
+		out.Unseen = err.Error()
 	}
 	for _, f := range found {
 		out.Found = append(out.Found, api.FoundDevice{Kind: f.Kind, Name: f.Name, What: f.What, UsedBy: f.UsedBy, Config: f.Config, Device: f.Device})

@@ -227,6 +227,23 @@ func TestLeasesOfAVersionThatReplacesAFailingOne(t *testing.T) {
 	wantRelay(t, n, "on")
 }
 
+// halfBlind are devices beside which not all can be seen.
+type halfBlind struct{ node.Devices }
+
+func (halfBlind) Discover(context.Context) ([]drivers.Found, error) {
+	return []drivers.Found{{Kind: "i2c", Name: "i2c-1"}}, errors.New("GPIO chip gpiochip3: permission denied")
+}
+
+func TestDevicesAreListedThoughNotAllCanBeSeen(t *testing.T) {
+	w := newWorld(t)
+	w.around = func(d node.Devices) node.Devices { return halfBlind{d} }
+	n, _ := w.run(w.hardwareConfig())
+	d, err := n.Devices(t.Context())
+	if err != nil || len(d.Devices) != 3 || len(d.Found) != 1 || d.Unseen != "GPIO chip gpiochip3: permission denied" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+}
+
 func TestOutputThatDoesNotGoToSafeIsTold(t *testing.T) {
 	w := newWorld(t)
 	n, stop := w.run(w.hardwareConfig())
