@@ -232,11 +232,19 @@ func (n *Node) actuate(ctx context.Context, function string, e functions.Effect)
 	default:
 		err = fmt.Errorf("%T is no command of a line", e)
 	}
-	if errors.Is(err, drivers.ErrNotHeld) {
-		return fmt.Errorf("%w: %w", errGone, err)
+	// A chip that is away is ErrUnknown too, and comes back: that is no reason to
+	// let a command go.
+	if line := lineOf(e); errors.Is(err, drivers.ErrNotHeld) || (err != nil && !n.isOutput(line)) {
+		return goneError{err}
 	}
 	return err
 }
+
+// goneError is errGone in the words of the devices.
+type goneError struct{ error }
+
+func (e goneError) Is(target error) bool { return target == errGone }
+func (e goneError) Unwrap() error        { return e.error }
 
 // loseLines takes from a function what it commands, since it fails again and
 // again.

@@ -281,6 +281,32 @@ func TestCommittedSetTakesPlaceAfterARestart(t *testing.T) {
 	wantRelay(t, n, "on")
 }
 
+// A command of a line that the config names no more does not wait for ever.
+func TestCommittedSetOfALineThatIsNoMore(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, stop := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	w.st.set(func(_ []store.Guard, ops []store.Op) error {
+		for _, op := range ops {
+			if op.Delete && strings.HasPrefix(op.Key, "/edgefn/outbox/") {
+				return errors.New("no")
+			}
+		}
+		return nil
+	}, nil)
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state on"))
+	stop()
+	w.st.set(nil, nil)
+	cfg := w.hardwareConfig()
+	cfg.Devices = cfg.Devices[:1]
+	_, _ = w.run(cfg)
+	eventually(t, "the command is gone", func() bool {
+		left, err := w.st.Count(t.Context(), "/edgefn/outbox/")
+		return err == nil && left == 0
+	})
+}
+
 func TestDevicesThatAFunctionCannotHave(t *testing.T) {
 	w := newWorld(t)
 	w.handle("drive", drive)

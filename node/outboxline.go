@@ -69,7 +69,7 @@ func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line 
 		case r.Line.PulseMS == 0:
 			err := o.drive(ctx, function, r.Line.effect(line))
 			if errors.Is(err, errGone) {
-				log.Warn("function holds the line no more, dropping its command")
+				log.Warn("function holds the line no more, dropping its command", logErr, err)
 			} else if err != nil {
 				return es[:i], err
 			}
