@@ -51,6 +51,8 @@ func drive(ctx context.Context, in pool.Invocation) (functions.Result, error) {
 			kind = wire.KindReleaseLine
 		case "pulse":
 			kind, c.MS = wire.KindPulseLine, 50
+		case "hold":
+			kind, c.MS = wire.KindPulseLine, 30_000
 		case "state":
 			kind, c = wire.KindPut, wire.Call{Key: "k", Value: []byte("v")}
 		case "fail":
@@ -151,6 +153,29 @@ func TestFailingFunctionLosesItsCommands(t *testing.T) {
 	wantRelay(t, n, "off")
 	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "on"))
 	wantRelay(t, n, "on")
+}
+
+// A pulse that is taken away from a function that fails is not made up for when
+// its event is tried again.
+func TestPulseThatIsTakenAwayIsNotRepeated(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	f := driving("lamp")
+	f.Scale.Max = 2
+	deploy(t, n, f)
+	pulsed := send(t, n, "lamp", "lamp/a", "", "hold")
+	wantRelay(t, n, "on")
+	wantSettled(t, send(t, n, "lamp", "lamp/b", "", "fail")) // three attempts
+	wantRelay(t, n, "off")
+	wantSettled(t, pulsed)
+	if got := device(t, n, "relay").Value; got != "off" {
+		t.Errorf("relay is %s: the pulse was made again", got)
+	}
+	letters, err := n.DeadList(t.Context(), "lamp")
+	if err != nil || len(letters) != 1 {
+		t.Errorf("%d dead letters, %v; want the one that failed", len(letters), err)
+	}
 }
 
 func TestLeasesAcrossDeploysAndRestarts(t *testing.T) {

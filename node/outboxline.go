@@ -85,9 +85,17 @@ func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line 
 		}
 		if err := o.drive(ctx, function, r.Line.effect(line)); err != nil && ctx.Err() == nil {
 			log.Error("pulse did not take place", logErr, err)
-			o.note(function, "error", fmt.Sprintf("a pulse of line %q did not take place: %v", line, err))
+			o.note(function, "error", noPulse(line, err))
 		}
 		return nil, nil
 	}
 	return es, nil
+}
+
+// noPulse says for people what became of a pulse that met an error.
+func noPulse(line string, err error) string {
+	if errors.Is(err, errGone) {
+		return fmt.Sprintf("a pulse of line %q did not take place, or was cut short: %v", line, err)
+	}
+	return fmt.Sprintf("a pulse of line %q did not take place: %v", line, err)
 }
