@@ -253,6 +253,7 @@ func (n *Node) loseLines(function string) {
 	if !ok || len(n.leases(d.svc.spec())) == 0 {
 		return
 	}
+	n.outbox.forsake(function) // first, or they would follow
 	n.devices.Release(function)
 	text := fmt.Sprintf("failed %d times in a row: its lines go to their safe values", maxLineFailures)
 	n.log.Warn("function keeps failing, its lines go to their safe values", logFunction, function)

@@ -178,6 +178,28 @@ func TestPulseThatIsTakenAwayIsNotRepeated(t *testing.T) {
 	}
 }
 
+// What a function commanded before it failed again and again does not follow
+// after its line went to safe.
+func TestCommandsThatWaitWhenTheirFunctionFails(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state hold on")) // on waits for the pulse
+	wantRelay(t, n, "on")
+	wantSettled(t, send(t, n, "lamp", "lamp/b", "", "fail")) // three attempts
+	wantRelay(t, n, "off")
+	eventually(t, "nothing waits", func() bool {
+		left, err := w.st.Count(t.Context(), "/edgefn/outbox/")
+		return err == nil && left == 0
+	})
+	if got := device(t, n, "relay").Value; got != "off" {
+		t.Errorf("relay is %s: a command from before the failures followed", got)
+	}
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state on"))
+	wantRelay(t, n, "on")
+}
+
 func TestLeasesAcrossDeploysAndRestarts(t *testing.T) {
 	w := newWorld(t)
 	w.handle("drive", drive)
