@@ -155,6 +155,35 @@ func TestFailingFunctionLosesItsCommands(t *testing.T) {
 	wantRelay(t, n, "on")
 }
 
+// Events that people invoke or run again count as any.
+func TestInvokedFunctionThatFailsLosesItsCommands(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	f := driving("lamp")
+	f.Retry.Attempts = 1
+	deploy(t, n, f)
+	invoke := func(text string) {
+		t.Helper()
+		if _, err := n.Invoke(t.Context(), "lamp", api.InvokeRequest{Data: []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "fail")) // one
+	invoke("fail")
+	invoke("on") // a success between
+	wantRelay(t, n, "on")
+	invoke("fail")
+	invoke("fail")
+	if got := device(t, n, "relay").Value; got != "on" {
+		t.Errorf("relay is %s after two failures in a row", got)
+	}
+	if out, err := n.DeadRetry(t.Context(), "lamp", ""); err != nil || out.Failed != 1 {
+		t.Fatalf("dead letter: %+v, %v", out, err)
+	}
+	wantRelay(t, n, "off")
+}
+
 // A pulse that is taken away from a function that fails is not made up for when
 // its event is tried again.
 func TestPulseThatIsTakenAwayIsNotRepeated(t *testing.T) {
