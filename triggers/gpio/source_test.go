@@ -109,7 +109,7 @@ func TestSource(t *testing.T) {
 				done := make(chan error)
 				go func() { done <- s.Run(ctx) }()
 				synctest.Wait()
-				if state, err := s.Status(); state != gpio.StateConnected || err != nil {
+				if state, err := s.Status(); state != triggers.StateConnected || err != nil {
 					t.Errorf("status %s %v", state, err)
 				}
 				for _, on := range []bool{true, false, true} {
@@ -140,7 +140,7 @@ func TestSource(t *testing.T) {
 				if err := <-done; err != nil {
 					t.Error(err)
 				}
-				if state, _ := s.Status(); state != gpio.StateStopped {
+				if state, _ := s.Status(); state != triggers.StateStopped {
 					t.Errorf("status %s", state)
 				}
 				if err := s.Run(t.Context()); err == nil {
@@ -205,7 +205,7 @@ func TestSourceTriesAgain(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
-		for i, want := range []string{gpio.StateOffline, gpio.StateOffline, gpio.StateRefused, gpio.StateOffline, gpio.StateRefused, gpio.StateConnected} {
+		for i, want := range []string{triggers.StateOffline, triggers.StateOffline, triggers.StateRefused, triggers.StateOffline, triggers.StateRefused, triggers.StateConnected} {
 			synctest.Wait()
 			if state, _ := s.Status(); state != want {
 				t.Errorf("try %d: %s, want %s", i, state, want)
