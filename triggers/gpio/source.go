@@ -12,6 +12,10 @@ import (
 	"github.com/edgefn/edgefn/triggers"
 )
 
+// lossEvery is how often it is logged that edges are lost. Each event says it
+// too.
+const lossEvery = time.Minute
+
 // Devices are the node's lines.
 type Devices interface {
 	// Edges calls f with each edge until ctx is done, and then returns nil.
@@ -74,9 +78,12 @@ func (s *Source) listen(ctx context.Context, l *triggers.Local) error {
 			l.Logger().Info("listening")
 		},
 	}
+	var lost uint64 // not logged yet
+	var logged time.Time
 	return s.cfg.Devices.Edges(ctx, g.Line, s.cfg.Binding.Function, o, func(e drivers.Edge) {
-		if e.Lost > 0 {
-			l.Logger().Warn("edges lost", "lost", e.Lost, "line_seq", e.Seq)
+		if lost += e.Lost; lost > 0 && time.Since(logged) >= lossEvery {
+			l.Logger().Warn("edges lost", "lost", lost, "line_seq", e.Seq)
+			lost, logged = 0, time.Now()
 		}
 		l.Deliver(ctx, Event(s.cfg.Node, g.Line, e))
 	})

@@ -1,9 +1,12 @@
 package gpio_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -216,6 +219,39 @@ func TestSourceTriesAgain(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+// leaky lose an edge before each that they give.
+type leaky struct{}
+
+func (leaky) Edges(ctx context.Context, _, _ string, o drivers.EdgeOptions, f func(drivers.Edge)) error {
+	o.Begun()
+	for seq := uint64(2); ctx.Err() == nil; seq += 2 {
+		f(drivers.Edge{Seq: seq, Lost: 1})
+		time.Sleep(time.Second)
+	}
+	return nil
+}
+
+func TestLossDoesNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s, err := gpio.New(gpio.Config{
+			Binding: binding(functions.GPIOTrigger{Line: "door", Edge: functions.EdgeBoth}), Sink: &sink{}, Node: "pi", Devices: leaky{},
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		defer cancel()
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Count(log.String(), "edges lost"); got != 2 || !strings.Contains(log.String(), "lost=60 ") {
+			t.Errorf("logged %d times, want at once and after a minute:\n%s", got, &log)
+		}
 	})
 }
 
