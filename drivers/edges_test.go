@@ -199,6 +199,35 @@ func TestLineThatIsLost(t *testing.T) {
 	})
 }
 
+// One whom the hardware refuses takes nothing from those who listen already.
+func TestListenerThatTheHardwareRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, m := opened(t)
+		door := m.inputs["door"]
+		done, got := make(chan error, 1), 0
+		go func() { done <- d.Edges(t.Context(), "door", "a", EdgeOptions{Rising: true}, func(Edge) { got++ }) }()
+		synctest.Wait()
+		door.both = fmt.Errorf("%w: one direction at a time", ErrFault)
+		refused := func() {
+			t.Helper()
+			if err := d.Edges(t.Context(), "door", "b", EdgeOptions{Rising: true, Falling: true}, func(Edge) {}); !errors.Is(err, ErrFault) {
+				t.Errorf("got %v, want ErrFault", err)
+			}
+		}
+		refused()
+		door.edge(false, 0)
+		synctest.Wait()
+		if i := d.List()[0]; got != 1 || i.State != StateOK {
+			t.Errorf("%d edges after another was refused, want 1; shown as %+v", got, i)
+		}
+		door.refuse = fmt.Errorf("%w: no such device", ErrFault)
+		refused()
+		if err := <-done; !errors.Is(err, ErrFault) {
+			t.Errorf("got %v, want ErrFault for the one that listened", err)
+		}
+	})
+}
+
 func TestBlindEdgesAreNumberedHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, m := opened(t)

@@ -114,6 +114,9 @@ func (l *input) join(me *listener) error {
 	l.mu.Unlock()
 	if err := l.rewatch(); err != nil {
 		l.remove(me)
+		if again := l.rewatch(); again != nil { // for the others, as it was
+			l.end(again)
+		}
 		return err
 	}
 	return nil

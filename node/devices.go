@@ -56,6 +56,14 @@ type Devices interface {
 	Simulate(name, what string) error
 }
 
+// lookAfterDevices runs the devices until ctx is done. What they meet then is
+// that an output may not be safe.
+func (n *Node) lookAfterDevices(ctx context.Context) {
+	if err := n.devices.Run(ctx); err != nil {
+		n.log.Error("devices did not close well, an output may not have its safe value", logErr, err)
+	}
+}
+
 // maxLineFailures is how many failed attempts in a row make a function lose
 // what it commands: its lines go to their safe values until it succeeds again.
 const maxLineFailures = 3
@@ -224,11 +232,19 @@ func (n *Node) actuate(ctx context.Context, function string, e functions.Effect)
 	default:
 		err = fmt.Errorf("%T is no command of a line", e)
 	}
-	if errors.Is(err, drivers.ErrNotHeld) {
-		return fmt.Errorf("%w: %w", errGone, err)
+	// A chip that is away is ErrUnknown too, and comes back: that is no reason to
+	// let a command go.
+	if line := lineOf(e); errors.Is(err, drivers.ErrNotHeld) || (err != nil && !n.isOutput(line)) {
+		return goneError{err}
 	}
 	return err
 }
+
+// goneError is errGone in the words of the devices.
+type goneError struct{ error }
+
+func (e goneError) Is(target error) bool { return target == errGone }
+func (e goneError) Unwrap() error        { return e.error }
 
 // loseLines takes from a function what it commands, since it fails again and
 // again.
@@ -237,6 +253,7 @@ func (n *Node) loseLines(function string) {
 	if !ok || len(n.leases(d.svc.spec())) == 0 {
 		return
 	}
+	n.outbox.forsake(function) // first, or they would follow
 	n.devices.Release(function)
 	text := fmt.Sprintf("failed %d times in a row: its lines go to their safe values", maxLineFailures)
 	n.log.Warn("function keeps failing, its lines go to their safe values", logFunction, function)
@@ -351,7 +368,7 @@ func (n *Node) Devices(ctx context.Context) (api.Devices, error) {
 	}
 	found, err := n.devices.Discover(ctx)
 	if err != nil {
-		return out, fmt.Errorf("look for devices: %w", err)
+		out.Unseen = err.Error()
 	}
 	for _, f := range found {
 		out.Found = append(out.Found, api.FoundDevice{Kind: f.Kind, Name: f.Name, What: f.What, UsedBy: f.UsedBy, Config: f.Config, Device: f.Device})

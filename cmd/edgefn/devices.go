@@ -30,6 +30,9 @@ func (a *app) devicesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if d.Unseen != "" {
+				a.message("not all that the machine offers can be seen: %s", d.Unseen)
+			}
 			if out.json() {
 				return a.printJSON(d)
 			}

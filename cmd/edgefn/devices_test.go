@@ -25,6 +25,12 @@ func TestSimulate(t *testing.T) {
 	s.run("devices", "simulate", "door").want(t, 2, "", "WHAT")
 }
 
+func TestDevicesThatCannotAllBeSeen(t *testing.T) {
+	b := backend()
+	b.Hard.Unseen = "GPIO chip gpiochip3: permission denied"
+	open(t, b).run("devices").want(t, 0, "greenhouse", "not all that the machine offers can be seen: GPIO chip gpiochip3: permission denied\n")
+}
+
 func TestSafe(t *testing.T) {
 	s := open(t, backend())
 	var got []drivers.Spec
