@@ -442,6 +442,7 @@ func TestMistakes(t *testing.T) {
 		{"completion tcsh", 2, "tcsh"},
 		{"functions --node tcp://x", 2, "only unix:// and ssh://"},
 		{"functions --node /nowhere.sock", 6, "is the node running?"},
+		{"functions --node gateway", 6, "a gateway as ssh://gateway"},
 		{"--node /nowhere.sock status", 6, "no such socket"},
 		{"deploy /nowhere --node /nowhere.sock", 2, "edgefn.yaml"},
 		{"node --node x", 2, "--run"},
