@@ -123,14 +123,14 @@ func (n *Node) deviceFaults(fn *functions.Function) []functions.Fault {
 		s, ok := n.devices.Line(g.Line)
 		switch {
 		case !ok:
-			add(field, n.devicesHint(), "this node has no line %q", g.Line)
+			n.addUnknown(add, field, "line", g.Line)
 		case s.Direction != drivers.Out && g.Priority != 0:
 			add(field+".priority", "remove it", "%q is an input: priorities are of those who drive an output", g.Line)
 		}
 	}
 	for i, name := range fn.Grants.Sensors {
 		if _, ok := n.devices.Sensor(name); !ok {
-			add(fmt.Sprintf("grants.sensors[%d]", i), n.devicesHint(), "this node has no sensor %q", name)
+			n.addUnknown(add, fmt.Sprintf("grants.sensors[%d]", i), "sensor", name)
 		}
 	}
 	for i, name := range fn.Grants.Buses {
@@ -154,7 +154,7 @@ func (n *Node) checkGPIO(function string, g *functions.GPIOTrigger, add faultOf)
 	s, ok := n.devices.Line(g.Line)
 	switch {
 	case !ok:
-		add("line", n.devicesHint(), "this node has no line %q", g.Line)
+		n.addUnknown(add, "line", "line", g.Line)
 		return
 	case s.Direction == drivers.Out:
 		add("line", "name an input", "%q is an output: its edges are made by functions", g.Line)
@@ -167,7 +167,7 @@ func (n *Node) checkGPIO(function string, g *functions.GPIOTrigger, add faultOf)
 		}
 		for _, t := range d.svc.spec().Triggers {
 			if t.GPIO != nil && t.GPIO.Line == g.Line && t.GPIO.Debounce != g.Debounce {
-				add("debounce", "use the same", "%v, but function %q has %q debounced for %v", g.Debounce, d.name, g.Line, t.GPIO.Debounce)
+				add("debounce", "use the same, or remove that function to change it", "%v, but function %q has %q debounced for %v", g.Debounce, d.name, g.Line, t.GPIO.Debounce)
 				return
 			}
 		}
@@ -177,7 +177,7 @@ func (n *Node) checkGPIO(function string, g *functions.GPIOTrigger, add faultOf)
 func (n *Node) checkSensor(s *functions.SensorTrigger, add faultOf) {
 	typ, ok := n.devices.Sensor(s.Device)
 	if !ok {
-		add("device", n.devicesHint(), "this node has no sensor %q", s.Device)
+		n.addUnknown(add, "device", "sensor", s.Device)
 		return
 	}
 	if s.Every < typ.MinEvery {
@@ -194,17 +194,28 @@ func (n *Node) checkSensor(s *functions.SensorTrigger, add faultOf) {
 	}
 }
 
-// devicesHint says what a manifest can name.
-func (n *Node) devicesHint() string {
+// addUnknown adds that the node has no device of a kind by a name, and says
+// which ones it has.
+func (n *Node) addUnknown(add faultOf, field, kind, name string) {
 	var names []string
 	for _, i := range n.devices.List() {
-		names = append(names, i.Name)
+		switch {
+		case i.Kind == kind:
+			names = append(names, i.Name)
+		case i.Name == name:
+			add(field, fmt.Sprintf("functions are granted it under %ss: and triggered by it with %s:", i.Kind, triggerOf[i.Kind]), "%q is no %s but a %s", name, kind, i.Kind)
+			return
+		}
 	}
-	if len(names) == 0 {
-		return "name it under devices: in the node's config"
+	hint := "name it under devices: in the node's config"
+	if len(names) > 0 {
+		hint += ", where there are " + strings.Join(names, ", ")
 	}
-	return fmt.Sprintf("name it under devices: in the node's config, where there are %s", strings.Join(names, ", "))
+	add(field, hint, "this node has no %s %q", kind, name)
 }
+
+// triggerOf is the trigger that a kind of device is for.
+var triggerOf = map[string]string{"line": "gpio", "sensor": "sensor"}
 
 // busPaths are the device files that a function's sandbox gets.
 func (n *Node) busPaths(fn *functions.Function) ([]string, error) {

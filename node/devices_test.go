@@ -404,7 +404,7 @@ func TestDevicesThatAFunctionCannotHave(t *testing.T) {
 		want []string // fields, each with a part of its message
 	}{
 		{"line that is none", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("window", 0)) }, []string{`triggers[0].gpio.line: this node has no line "window"`}},
-		{"sensor for a line", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("greenhouse", 0)) }, []string{`triggers[0].gpio.line: this node has no line "greenhouse"`}},
+		{"sensor for a line", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("greenhouse", 0)) }, []string{`triggers[0].gpio.line: "greenhouse" is no line but a sensor`}},
 		{"output for an input", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("relay", 0)) }, []string{`triggers[0].gpio.line: "relay" is an output`}},
 		{"other debounce", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("door", time.Second)) }, []string{`triggers[0].gpio.debounce: 1s, but function "bell" has "door" debounced for 1ms`}},
 		{"sensor that is none", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], sensor("attic", time.Second, nil)) }, []string{`triggers[0].sensor.device: this node has no sensor "attic"`}},
@@ -415,12 +415,12 @@ func TestDevicesThatAFunctionCannotHave(t *testing.T) {
 			f.Triggers = append(f.Triggers[:0], sensor("greenhouse", time.Second, map[string]float64{"wind": 1}))
 		}, []string{`triggers[0].sensor.change.wind: "greenhouse", a bme280, does not measure "wind"`}},
 		{"grants of nothing", func(f *functions.Function) {
-			f.Grants = functions.Grants{Lines: []functions.LineGrant{{Line: "lift"}, {Line: "door", Priority: 1}}, Sensors: []string{"attic"}, Buses: []string{"i2c-9"}}
+			f.Grants = functions.Grants{Lines: []functions.LineGrant{{Line: "lift"}, {Line: "door", Priority: 1}}, Sensors: []string{"attic", "relay"}, Buses: []string{"i2c-9"}}
 		}, []string{
 			`grants.lines[0]: this node has no line "lift"`, `grants.lines[1].priority: "door" is an input`,
-			`grants.sensors[0]: this node has no sensor "attic"`, `grants.buses[0]: device is not known`,
+			`grants.sensors[0]: this node has no sensor "attic"`, `grants.sensors[1]: "relay" is no sensor but a line`, `grants.buses[0]: device is not known`,
 		}},
-		{"held", func(f *functions.Function) { f.Grants.Lines = []functions.LineGrant{{Line: "door"}, {Line: "relay"}} }, []string{`grants.lines[1]: line is held by another function: line "relay" is held by function "lamp"`}},
+		{"held", func(f *functions.Function) { f.Grants.Lines = []functions.LineGrant{{Line: "door"}, {Line: "relay"}} }, []string{`grants.lines[1]: line is taken: line "relay", held by function "lamp"`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := function("new", "drive")
