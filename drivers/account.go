@@ -8,27 +8,31 @@ const maxEdges = 1024
 type tally struct {
 	seen bool
 	last uint32 // the kernel's number of the last edge
-	seq  uint64 // the same without the wrap
+	high bool   // the level after it
+	seq  uint64 // of the edges that there were, seen or not
 }
 
-// next takes the kernel's number of an edge and returns the edge's own number
-// and how many were lost before it. The numbers begin at 1 and wrap after 2^32.
-// blind edges have none: they are counted as they come.
-func (t *tally) next(number uint32, blind bool) (seq, lost uint64) {
-	if blind {
-		t.seq++
-		return t.seq, 0
+// next takes an edge and returns its own number and how many were lost before
+// it. The kernel's numbers begin at 1 and wrap after 2^32. blind edges have
+// none: they are counted as they come.
+//
+// Of edges that come faster than its thread the kernel makes one, without a gap
+// in its numbers. Where both directions are watched the levels tell: they take
+// turns, so one that does not has another edge before it.
+func (t *tally) next(e RawEdge, both, blind bool) (seq, lost uint64) {
+	if !blind {
+		step := uint64(e.Seq - t.last) // wraps as the numbers do
+		if !t.seen {
+			step = uint64(e.Seq)
+		}
+		lost = max(step, 1) - 1 // the same number again, which no kernel gives, loses nothing
 	}
-	step := uint64(number - t.last) // wraps as the numbers do
-	if !t.seen {
-		step = uint64(number)
+	if turned := t.high != e.Rising; both && t.seen && turned != (lost%2 == 0) {
+		lost++
 	}
-	if step == 0 { // the same number again, which no kernel does: nothing is lost
-		step = 1
-	}
-	t.seen, t.last = true, number
-	t.seq += step
-	return t.seq, step - 1
+	t.seen, t.last, t.high = true, e.Seq, e.Rising
+	t.seq += lost + 1
+	return t.seq, lost
 }
 
 // edgeQueue holds the edges that wait for one listener, and accounts for those

@@ -408,7 +408,7 @@ func TestBus(t *testing.T) {
 
 func TestListAndDiscover(t *testing.T) {
 	d, m := opened(t)
-	m.places["GPIO17"] = "gpiochip:x/17"
+	m.places["GPIO17"], m.finds = "gpiochip:x/17", 0
 	found, err := d.Discover(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -416,6 +416,9 @@ func TestListAndDiscover(t *testing.T) {
 	var names []string
 	for _, f := range found {
 		names = append(names, f.Device)
+	}
+	if m.finds > 3 { // each goes through every line of every chip
+		t.Errorf("lines were looked up %d times, want once each", m.finds)
 	}
 	if diff := cmp.Diff([]string{"door", "", "greenhouse", "soil"}, names); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)

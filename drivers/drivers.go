@@ -10,7 +10,7 @@ var (
 	// ErrUnknown: the config names no such device, or not of that kind.
 	ErrUnknown = errors.New("device is not known")
 	// ErrHeld: another function holds the line.
-	ErrHeld = errors.New("line is held by another function")
+	ErrHeld = errors.New("line is taken")
 	// ErrNotHeld: the function commands a line that it does not hold, or holds
 	// no longer.
 	ErrNotHeld = errors.New("line is not held by the function")

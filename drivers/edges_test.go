@@ -44,20 +44,20 @@ func TestEdges(t *testing.T) {
 		}
 		door.edge(false, 0) // active low: this is on
 		door.edge(true, 0)
-		door.edge(false, 3) // the kernel had no room
+		door.edge(false, 2) // the kernel had no room
 		door.edge(true, 0)
 		door.edge(false, 0)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{
-			"true 1 lost 0 coalesced 0", "false 2 lost 0 coalesced 0", "true 6 lost 3 coalesced 0", "false 7 lost 0 coalesced 0", "true 8 lost 0 coalesced 0",
+			"true 1 lost 0 coalesced 0", "false 2 lost 0 coalesced 0", "true 5 lost 2 coalesced 0", "false 6 lost 0 coalesced 0", "true 7 lost 0 coalesced 0",
 		}, both); diff != "" {
 			t.Errorf("both (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff([]string{"true 1 lost 0 coalesced 0", "true 6 lost 3 coalesced 0", "true 8 lost 0 coalesced 0"}, rising); diff != "" {
+		if diff := cmp.Diff([]string{"true 1 lost 0 coalesced 0", "true 5 lost 2 coalesced 0", "true 7 lost 0 coalesced 0"}, rising); diff != "" {
 			t.Errorf("rising (-want +got):\n%s", diff)
 		}
-		if i := d.List()[0]; i.Lost != 3 || i.Value != "on" {
-			t.Errorf("shown as %+v, want 3 lost", i)
+		if i := d.List()[0]; i.Lost != 2 || i.Value != "on" {
+			t.Errorf("shown as %+v, want 2 lost", i)
 		}
 		if err := stopBoth(); err != nil {
 			t.Errorf("edges: %v", err)
@@ -196,6 +196,35 @@ func TestLineThatIsLost(t *testing.T) {
 			t.Errorf("%d edges after the line came back, shown as %+v", got, i)
 		}
 		_ = stop()
+	})
+}
+
+// One whom the hardware refuses takes nothing from those who listen already.
+func TestListenerThatTheHardwareRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, m := opened(t)
+		door := m.inputs["door"]
+		done, got := make(chan error, 1), 0
+		go func() { done <- d.Edges(t.Context(), "door", "a", EdgeOptions{Rising: true}, func(Edge) { got++ }) }()
+		synctest.Wait()
+		door.both = fmt.Errorf("%w: one direction at a time", ErrFault)
+		refused := func() {
+			t.Helper()
+			if err := d.Edges(t.Context(), "door", "b", EdgeOptions{Rising: true, Falling: true}, func(Edge) {}); !errors.Is(err, ErrFault) {
+				t.Errorf("got %v, want ErrFault", err)
+			}
+		}
+		refused()
+		door.edge(false, 0)
+		synctest.Wait()
+		if i := d.List()[0]; got != 1 || i.State != StateOK {
+			t.Errorf("%d edges after another was refused, want 1; shown as %+v", got, i)
+		}
+		door.refuse = fmt.Errorf("%w: no such device", ErrFault)
+		refused()
+		if err := <-done; !errors.Is(err, ErrFault) {
+			t.Errorf("got %v, want ErrFault for the one that listened", err)
+		}
 	})
 }
 

@@ -21,6 +21,7 @@ type machine struct {
 	sensors map[string]*fakeSensor
 	taken   map[string]bool
 	opens   int // of anything
+	finds   int
 	closed  bool
 }
 
@@ -32,6 +33,7 @@ func newMachine() *machine {
 }
 
 func (m *machine) Find(s Spec) (string, error) {
+	m.finds++
 	if p, ok := m.places[s.Line]; ok {
 		if p == "" {
 			return "", fmt.Errorf("%w: no line is called %q", ErrUnknown, s.Line)
@@ -124,6 +126,7 @@ type fakeInput struct {
 	f       func(RawEdge, error)
 	seq     uint32
 	refuse  error
+	both    error      // refuses a watch of both directions
 	call    sync.Mutex // held while f runs
 }
 
@@ -136,6 +139,9 @@ func (i *fakeInput) Watch(w Watch, f func(RawEdge, error)) (func(), error) {
 	defer i.mu.Unlock()
 	if i.refuse != nil {
 		return nil, i.refuse
+	}
+	if i.both != nil && w.Rising && w.Falling {
+		return nil, i.both
 	}
 	if i.f != nil {
 		panic("watched twice")

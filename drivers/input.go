@@ -24,6 +24,7 @@ type input struct {
 	listeners []*listener
 	run       int // which watch it is; edges of an earlier one are not counted any more
 	opened    time.Time
+	both      bool // it watches both directions
 	count     tally
 	lost      uint64 // by the kernel, since the line was opened
 	gone      uint64 // dropped by listeners that have left
@@ -113,6 +114,9 @@ func (l *input) join(me *listener) error {
 	l.mu.Unlock()
 	if err := l.rewatch(); err != nil {
 		l.remove(me)
+		if again := l.rewatch(); again != nil { // for the others, as it was
+			l.end(again)
+		}
 		return err
 	}
 	return nil
@@ -164,7 +168,7 @@ func (l *input) rewatch() error {
 	l.mu.Lock()
 	l.run++
 	run := l.run
-	l.opened, l.count, l.dead = time.Now(), tally{}, false
+	l.opened, l.both, l.count, l.dead = time.Now(), w.Rising && w.Falling, tally{}, false
 	l.mu.Unlock()
 	stop, err := dev.Watch(w, func(e RawEdge, err error) { l.edge(run, dev.Blind(), e, err) })
 	l.mu.Lock()
@@ -200,7 +204,7 @@ func (l *input) edge(run int, blind bool, raw RawEdge, err error) {
 		l.endLocked(err)
 		return
 	}
-	seq, lost := l.count.next(raw.Seq, blind)
+	seq, lost := l.count.next(raw, l.both, blind)
 	l.lost += lost
 	e := Edge{
 		On: l.spec.on(raw.Rising), High: raw.Rising, Opened: l.opened,

@@ -1,6 +1,9 @@
 package drivers
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // List describes all devices, in the order of the config. It reads the inputs;
 // of a sensor it has the last reading.
@@ -51,29 +54,33 @@ func onOff(on bool) string {
 }
 
 // Discover lists what the machine has, with the names that the config gives.
+// With an error it lists what could be seen.
 func (d *Devices) Discover(ctx context.Context) ([]Found, error) {
 	all, err := d.cfg.Driver.Discover(ctx)
+	at := map[string]string{} // device by its line; looking one up goes through every chip
+	for _, s := range d.cfg.Specs {
+		if s.Line == "" {
+			continue
+		}
+		if line, err := d.cfg.Driver.Find(s); err == nil {
+			at[line] = s.Name
+		}
+	}
 	for i, f := range all {
-		for _, s := range d.cfg.Specs {
-			if d.is(s, f) {
-				all[i].Device = s.Name
-				break
-			}
+		if f.Kind == KindLine {
+			all[i].Device = at[f.At]
+			continue
+		}
+		if n := slices.IndexFunc(d.cfg.Specs, func(s Spec) bool { return s.is(f) }); n >= 0 {
+			all[i].Device = d.cfg.Specs[n].Name
 		}
 	}
 	return all, err
 }
 
-// is reports whether a device is what was found.
-func (d *Devices) is(s Spec, f Found) bool {
-	switch f.Kind {
-	case KindLine:
-		if s.Line == "" {
-			return false
-		}
-		line, err := d.cfg.Driver.Find(s)
-		return err == nil && line == f.At
-	case string(OneWire):
+// is reports whether a sensor is, or is on, what was found.
+func (s Spec) is(f Found) bool {
+	if f.Kind == string(OneWire) {
 		return s.ID != "" && s.ID == f.Name
 	}
 	return s.Bus != "" && s.Bus == f.Name

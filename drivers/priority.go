@@ -38,11 +38,11 @@ func admit(line, function string, priority int, holders []holder) error {
 		switch {
 		case h.function == function:
 		case h.priority == 0:
-			return fmt.Errorf("%w: line %q is held by function %q, which states no priority: remove the function, or give both a priority", ErrHeld, line, h.function)
+			return fmt.Errorf("%w: line %q, held by function %q, which states no priority: remove that function, or give both a priority", ErrHeld, line, h.function)
 		case priority == 0:
-			return fmt.Errorf("%w: line %q is held by function %q with priority %d: state another priority to share it", ErrHeld, line, h.function, h.priority)
+			return fmt.Errorf("%w: line %q, held by function %q with priority %d", ErrHeld, line, h.function, h.priority)
 		case h.priority == priority:
-			return fmt.Errorf("%w: line %q is held by function %q with the same priority %d: state another to share it", ErrHeld, line, h.function, h.priority)
+			return fmt.Errorf("%w: line %q, held by function %q with the same priority %d", ErrHeld, line, h.function, h.priority)
 		}
 	}
 	return nil

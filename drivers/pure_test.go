@@ -92,7 +92,42 @@ func TestTally(t *testing.T) {
 			var c tally
 			var all []got
 			for _, n := range tt.numbers {
-				seq, lost := c.next(n, tt.blind)
+				seq, lost := c.next(RawEdge{Rising: true, Seq: n}, false, tt.blind)
+				all = append(all, got{seq, lost})
+			}
+			if diff := cmp.Diff(tt.want, all, cmp.AllowUnexported(got{})); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Where both directions are watched, a level that does not take its turn tells
+// of an edge that the kernel has not numbered.
+func TestTallyOfBothDirections(t *testing.T) {
+	type got struct{ seq, lost uint64 }
+	up := func(n uint32) RawEdge { return RawEdge{Rising: true, Seq: n} }
+	down := func(n uint32) RawEdge { return RawEdge{Seq: n} }
+	tests := []struct {
+		name  string
+		edges []RawEdge
+		blind bool
+		want  []got
+	}{
+		{"they take turns", []RawEdge{up(1), down(2), up(3)}, false, []got{{1, 0}, {2, 0}, {3, 0}}},
+		{"one without a number", []RawEdge{up(1), up(2), down(3)}, false, []got{{1, 0}, {3, 1}, {4, 0}}},
+		{"two of them", []RawEdge{down(1), down(2), down(3)}, false, []got{{1, 0}, {3, 1}, {5, 1}}},
+		{"a gap of one", []RawEdge{up(1), up(3)}, false, []got{{1, 0}, {3, 1}}},
+		{"a gap of one and one without a number", []RawEdge{up(1), down(3)}, false, []got{{1, 0}, {4, 2}}},
+		{"a gap of two", []RawEdge{up(1), down(4)}, false, []got{{1, 0}, {4, 2}}},
+		{"blind", []RawEdge{up(0), up(0), down(0)}, true, []got{{1, 0}, {3, 1}, {4, 0}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var c tally
+			var all []got
+			for _, e := range tt.edges {
+				seq, lost := c.next(e, true, tt.blind)
 				all = append(all, got{seq, lost})
 			}
 			if diff := cmp.Diff(tt.want, all, cmp.AllowUnexported(got{})); diff != "" {
@@ -140,7 +175,7 @@ func TestEdgesAreAccountedFor(t *testing.T) {
 			number += 1 + gap
 			gaps += uint64(gap)
 			e := Edge{On: rapid.Bool().Draw(t, "on")}
-			e.Seq, e.Lost = c.next(number, false)
+			e.Seq, e.Lost = c.next(RawEdge{Rising: e.On, Seq: number}, false, false)
 			if e.On || q.want.Falling {
 				wanted++
 			}

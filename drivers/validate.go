@@ -176,20 +176,20 @@ func (c *checker) sensor() {
 		case s.ID == "":
 			c.add("write it as in /sys/bus/w1/devices, such as id: 28-0000075f1a2b", "id is missing")
 		case !oneWireForm.MatchString(s.ID):
-			c.add("write 28, a hyphen and twelve hexadecimal digits in lower case, such as 28-0000075f1a2b", "%q is no id of a %s", s.ID, t.Name)
+			c.add("write 28, a hyphen and twelve hexadecimal digits in lower case, such as 28-0000075f1a2b", "%q is no id of %s", s.ID, t.Name)
 		}
 	} else if s.ID != "" {
-		c.add("remove it", "a %s has no id", t.Name)
+		c.add("remove it", "%s has no id", t.Name)
 	}
 	if s.Channel != nil && t.channels == 0 {
-		c.add("remove it", "a %s has no channels", t.Name)
+		c.add("remove it", "%s has no channels", t.Name)
 	} else if s.Channel != nil && (*s.Channel < 0 || *s.Channel >= t.channels) {
-		c.add(fmt.Sprintf("use 0 to %d, or leave it out to read all", t.channels-1), "a %s has no channel %d", t.Name, *s.Channel)
+		c.add(fmt.Sprintf("use 0 to %d, or leave it out to read all", t.channels-1), "%s has no channel %d", t.Name, *s.Channel)
 	}
 	if s.Reference != 0 && !t.reference {
-		c.add("remove it", "a %s has no reference voltage", t.Name)
+		c.add("remove it", "%s has no reference voltage", t.Name)
 	} else if s.Reference != 0 && !(s.Reference > 0 && s.Reference <= MaxReference) {
-		c.add(fmt.Sprintf("write volts, up to %g", MaxReference), "reference %g is no voltage of a %s", s.Reference, t.Name)
+		c.add(fmt.Sprintf("write volts, up to %g", MaxReference), "reference %g is no voltage of %s", s.Reference, t.Name)
 	}
 }
 
@@ -209,7 +209,7 @@ func (c *checker) bus(t SensorType) {
 		c.add("write a bus such as i2c-1 or spi0.0", "%q is no name of a bus", s.Bus)
 		return
 	case !slices.Contains(t.buses, kind):
-		c.add("write a bus such as "+example(t.buses[len(t.buses)-1]), "a %s does not hang on %s", t.Name, s.Bus)
+		c.add("write a bus such as "+example(t.buses[len(t.buses)-1]), "%s does not hang on %s", t.Name, s.Bus)
 		return
 	}
 	switch {
@@ -217,9 +217,9 @@ func (c *checker) bus(t SensorType) {
 	case kind != I2C:
 		c.add("remove it", "a device on %s has no address", s.Bus)
 	case s.Address < MinAddress || s.Address > MaxAddress:
-		c.add(fmt.Sprintf("use %#02x to %#x; a %s has %s", MinAddress, MaxAddress, t.Name, addresses(t.addresses)), "address %#02x is none of an I2C bus", s.Address)
+		c.add(fmt.Sprintf("use %#02x to %#x; %s has %s", MinAddress, MaxAddress, t.Name, addresses(t.addresses)), "address %#02x is none of an I2C bus", s.Address)
 	case !slices.Contains(t.addresses, s.Address):
-		c.add("use "+addresses(t.addresses), "a %s cannot have the address %#02x", t.Name, s.Address)
+		c.add("use "+addresses(t.addresses), "%s cannot have the address %#02x", t.Name, s.Address)
 	}
 }
 

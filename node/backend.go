@@ -126,6 +126,7 @@ func (n *Node) Invoke(ctx context.Context, name string, r api.InvokeRequest) (ap
 	res, err := n.exec.run(ctx, v, request{
 		attempt: 1, event: e, ownID: r.ID != "", noWait: true, invocation: out.Invocation,
 	})
+	d.svc.tallyRun(err)
 	out.Logs = stop()
 	out.Repeat = res.repeat
 	out.Data, out.DataContentType = res.outcome.Result.Data, res.outcome.Result.DataContentType

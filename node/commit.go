@@ -181,12 +181,17 @@ func (x *executor) commit(ctx context.Context, fn *functions.Function, tx *trans
 }
 
 // driveNow drives lines without a transaction. A line that does not obey fails
-// the invocation: another attempt drives all of them again.
+// the invocation: another attempt drives all of them again. But not for a pulse
+// that was taken away: it may have begun.
 func (x *executor) driveNow(ctx context.Context, function string, commands []functions.Effect) error {
 	for _, c := range commands {
 		if err := x.outbox.drive(ctx, function, c); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
+			}
+			if p, ok := c.(functions.PulseLine); ok && errors.Is(err, errGone) {
+				x.outbox.note(function, "error", noPulse(p.Line, err))
+				continue
 			}
 			return functions.Failf(functions.FailEffect, "its effects cannot take place: %v", err)
 		}

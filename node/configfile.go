@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,7 +109,7 @@ func ParseConfig(name string, text []byte) (Config, error) {
 	c := Defaults()
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", name, err)
+		return Config{}, placed(name, err)
 	}
 	if len(doc.Content) == 0 { // an empty file
 		return c, nil
@@ -119,11 +120,64 @@ func ParseConfig(name string, text []byte) (Config, error) {
 	}
 	f := c.file()
 	if err := root.Decode(&f); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", name, err)
+		return Config{}, placed(name, err)
 	}
 	f.into(&c)
 	c.Devices = f.devices(name, root)
 	return c, nil
+}
+
+// The decoder's words for a fault, its line in front.
+var (
+	faultForm = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+	typeForm  = regexp.MustCompile("^cannot unmarshal !!(?:seq|map|[a-z]+ `(.*)`) into (.*)$")
+	twiceForm = regexp.MustCompile(`^mapping key (".*") already defined at line (\d+)$`)
+)
+
+// placed says every fault of the decoder with its place in the file, in words
+// for people.
+func placed(file string, err error) error {
+	texts := []string{err.Error()}
+	var types *yaml.TypeError
+	if errors.As(err, &types) {
+		texts = types.Errors
+	}
+	faults := make([]error, len(texts))
+	for i, text := range texts {
+		m := faultForm.FindStringSubmatch(text)
+		if m == nil {
+			faults[i] = fmt.Errorf("%s: %s", file, text)
+			continue
+		}
+		text = m[2]
+		if t := typeForm.FindStringSubmatch(text); t != nil {
+			text = expected(t[2]) + " is expected here"
+			if t[1] != "" {
+				text += fmt.Sprintf(", not %q", t[1])
+			}
+		} else if t := twiceForm.FindStringSubmatch(text); t != nil {
+			text = fmt.Sprintf("%s is already defined at line %s: remove one", t[1], t[2])
+		}
+		faults[i] = fmt.Errorf("%s:%s: %s", file, m[1], text)
+	}
+	return errors.Join(faults...)
+}
+
+// expected says for people what a Go type takes.
+func expected(goType string) string {
+	switch {
+	case goType == "bool":
+		return "true or false"
+	case strings.Contains(goType, "uint"):
+		return "a whole number without a sign or quotes"
+	case strings.Contains(goType, "int"):
+		return "a whole number"
+	case strings.HasPrefix(goType, "float"):
+		return "a number"
+	case strings.HasPrefix(goType, "[]"):
+		return "a list"
+	}
+	return "a text"
 }
 
 // devices lists the devices in the order of the file, each with its place.
@@ -195,7 +249,7 @@ func checkKeys(file, path string, n *yaml.Node, t reflect.Type) []error {
 			faults = append(faults, checkKeys(file, path+n.Content[i].Value+".", n.Content[i+1], t.Elem())...)
 		}
 		return faults
-	case t.Kind() != reflect.Struct:
+	case t.Kind() != reflect.Struct && t.Kind() != reflect.Map:
 		return nil // scalars and lists of them: Decode tells
 	case n.Kind != yaml.MappingNode:
 		if n.Tag == "!!null" {

@@ -242,6 +242,9 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*storeTime)
 	defer cancel()
 	r := functionRecord{Version: digest, Deployed: time.Now().UTC()}
+	if known {
+		d.halt() // or the version of record would take its lines back
+	}
 	if err := n.hold(fn); err != nil { // another deploy may have been faster
 		v.stop()
 		n.retryOld(d)
@@ -255,7 +258,6 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 		return api.Deployed{}, storeError(fmt.Errorf("write function %q: %w", fn.Name, err))
 	}
 	if known {
-		d.halt()
 		d.mu.Lock()
 		d.record, d.versions = r, versions
 		d.mu.Unlock()

@@ -56,6 +56,14 @@ type Devices interface {
 	Simulate(name, what string) error
 }
 
+// lookAfterDevices runs the devices until ctx is done. What they meet then is
+// that an output may not be safe.
+func (n *Node) lookAfterDevices(ctx context.Context) {
+	if err := n.devices.Run(ctx); err != nil {
+		n.log.Error("devices did not close well, an output may not have its safe value", logErr, err)
+	}
+}
+
 // maxLineFailures is how many failed attempts in a row make a function lose
 // what it commands: its lines go to their safe values until it succeeds again.
 const maxLineFailures = 3
@@ -115,14 +123,14 @@ func (n *Node) deviceFaults(fn *functions.Function) []functions.Fault {
 		s, ok := n.devices.Line(g.Line)
 		switch {
 		case !ok:
-			add(field, n.devicesHint(), "this node has no line %q", g.Line)
+			n.addUnknown(add, field, "line", g.Line)
 		case s.Direction != drivers.Out && g.Priority != 0:
 			add(field+".priority", "remove it", "%q is an input: priorities are of those who drive an output", g.Line)
 		}
 	}
 	for i, name := range fn.Grants.Sensors {
 		if _, ok := n.devices.Sensor(name); !ok {
-			add(fmt.Sprintf("grants.sensors[%d]", i), n.devicesHint(), "this node has no sensor %q", name)
+			n.addUnknown(add, fmt.Sprintf("grants.sensors[%d]", i), "sensor", name)
 		}
 	}
 	for i, name := range fn.Grants.Buses {
@@ -146,7 +154,7 @@ func (n *Node) checkGPIO(function string, g *functions.GPIOTrigger, add faultOf)
 	s, ok := n.devices.Line(g.Line)
 	switch {
 	case !ok:
-		add("line", n.devicesHint(), "this node has no line %q", g.Line)
+		n.addUnknown(add, "line", "line", g.Line)
 		return
 	case s.Direction == drivers.Out:
 		add("line", "name an input", "%q is an output: its edges are made by functions", g.Line)
@@ -159,7 +167,7 @@ func (n *Node) checkGPIO(function string, g *functions.GPIOTrigger, add faultOf)
 		}
 		for _, t := range d.svc.spec().Triggers {
 			if t.GPIO != nil && t.GPIO.Line == g.Line && t.GPIO.Debounce != g.Debounce {
-				add("debounce", "use the same", "%v, but function %q has %q debounced for %v", g.Debounce, d.name, g.Line, t.GPIO.Debounce)
+				add("debounce", "use the same, or remove that function to change it", "%v, but function %q has %q debounced for %v", g.Debounce, d.name, g.Line, t.GPIO.Debounce)
 				return
 			}
 		}
@@ -169,7 +177,7 @@ func (n *Node) checkGPIO(function string, g *functions.GPIOTrigger, add faultOf)
 func (n *Node) checkSensor(s *functions.SensorTrigger, add faultOf) {
 	typ, ok := n.devices.Sensor(s.Device)
 	if !ok {
-		add("device", n.devicesHint(), "this node has no sensor %q", s.Device)
+		n.addUnknown(add, "device", "sensor", s.Device)
 		return
 	}
 	if s.Every < typ.MinEvery {
@@ -186,17 +194,28 @@ func (n *Node) checkSensor(s *functions.SensorTrigger, add faultOf) {
 	}
 }
 
-// devicesHint says what a manifest can name.
-func (n *Node) devicesHint() string {
+// addUnknown adds that the node has no device of a kind by a name, and says
+// which ones it has.
+func (n *Node) addUnknown(add faultOf, field, kind, name string) {
 	var names []string
 	for _, i := range n.devices.List() {
-		names = append(names, i.Name)
+		switch {
+		case i.Kind == kind:
+			names = append(names, i.Name)
+		case i.Name == name:
+			add(field, fmt.Sprintf("functions are granted it under %ss: and triggered by it with %s:", i.Kind, triggerOf[i.Kind]), "%q is no %s but a %s", name, kind, i.Kind)
+			return
+		}
 	}
-	if len(names) == 0 {
-		return "name it under devices: in the node's config"
+	hint := "name it under devices: in the node's config"
+	if len(names) > 0 {
+		hint += ", where there are " + strings.Join(names, ", ")
 	}
-	return fmt.Sprintf("name it under devices: in the node's config, where there are %s", strings.Join(names, ", "))
+	add(field, hint, "this node has no %s %q", kind, name)
 }
+
+// triggerOf is the trigger that a kind of device is for.
+var triggerOf = map[string]string{"line": "gpio", "sensor": "sensor"}
 
 // busPaths are the device files that a function's sandbox gets.
 func (n *Node) busPaths(fn *functions.Function) ([]string, error) {
@@ -224,11 +243,19 @@ func (n *Node) actuate(ctx context.Context, function string, e functions.Effect)
 	default:
 		err = fmt.Errorf("%T is no command of a line", e)
 	}
-	if errors.Is(err, drivers.ErrNotHeld) {
-		return fmt.Errorf("%w: %w", errGone, err)
+	// A chip that is away is ErrUnknown too, and comes back: that is no reason to
+	// let a command go.
+	if line := lineOf(e); errors.Is(err, drivers.ErrNotHeld) || (err != nil && !n.isOutput(line)) {
+		return goneError{err}
 	}
 	return err
 }
+
+// goneError is errGone in the words of the devices.
+type goneError struct{ error }
+
+func (e goneError) Is(target error) bool { return target == errGone }
+func (e goneError) Unwrap() error        { return e.error }
 
 // loseLines takes from a function what it commands, since it fails again and
 // again.
@@ -237,6 +264,7 @@ func (n *Node) loseLines(function string) {
 	if !ok || len(n.leases(d.svc.spec())) == 0 {
 		return
 	}
+	n.outbox.forsake(function) // first, or they would follow
 	n.devices.Release(function)
 	text := fmt.Sprintf("failed %d times in a row: its lines go to their safe values", maxLineFailures)
 	n.log.Warn("function keeps failing, its lines go to their safe values", logFunction, function)
@@ -351,7 +379,7 @@ func (n *Node) Devices(ctx context.Context) (api.Devices, error) {
 	}
 	found, err := n.devices.Discover(ctx)
 	if err != nil {
-		return out, fmt.Errorf("look for devices: %w", err)
+		out.Unseen = err.Error()
 	}
 	for _, f := range found {
 		out.Found = append(out.Found, api.FoundDevice{Kind: f.Kind, Name: f.Name, What: f.What, UsedBy: f.UsedBy, Config: f.Config, Device: f.Device})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,8 @@ func drive(ctx context.Context, in pool.Invocation) (functions.Result, error) {
 			kind = wire.KindReleaseLine
 		case "pulse":
 			kind, c.MS = wire.KindPulseLine, 50
+		case "hold":
+			kind, c.MS = wire.KindPulseLine, 30_000
 		case "state":
 			kind, c = wire.KindPut, wire.Call{Key: "k", Value: []byte("v")}
 		case "fail":
@@ -152,6 +155,80 @@ func TestFailingFunctionLosesItsCommands(t *testing.T) {
 	wantRelay(t, n, "on")
 }
 
+// Events that people invoke or run again count as any.
+func TestInvokedFunctionThatFailsLosesItsCommands(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	f := driving("lamp")
+	f.Retry.Attempts = 1
+	deploy(t, n, f)
+	invoke := func(text string) {
+		t.Helper()
+		if _, err := n.Invoke(t.Context(), "lamp", api.InvokeRequest{Data: []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "fail")) // one
+	invoke("fail")
+	invoke("on") // a success between
+	wantRelay(t, n, "on")
+	invoke("fail")
+	invoke("fail")
+	if got := device(t, n, "relay").Value; got != "on" {
+		t.Errorf("relay is %s after two failures in a row", got)
+	}
+	if out, err := n.DeadRetry(t.Context(), "lamp", ""); err != nil || out.Failed != 1 {
+		t.Fatalf("dead letter: %+v, %v", out, err)
+	}
+	wantRelay(t, n, "off")
+}
+
+// A pulse that is taken away from a function that fails is not made up for when
+// its event is tried again.
+func TestPulseThatIsTakenAwayIsNotRepeated(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	f := driving("lamp")
+	f.Scale.Max = 2
+	deploy(t, n, f)
+	pulsed := send(t, n, "lamp", "lamp/a", "", "hold")
+	wantRelay(t, n, "on")
+	wantSettled(t, send(t, n, "lamp", "lamp/b", "", "fail")) // three attempts
+	wantRelay(t, n, "off")
+	wantSettled(t, pulsed)
+	if got := device(t, n, "relay").Value; got != "off" {
+		t.Errorf("relay is %s: the pulse was made again", got)
+	}
+	letters, err := n.DeadList(t.Context(), "lamp")
+	if err != nil || len(letters) != 1 {
+		t.Errorf("%d dead letters, %v; want the one that failed", len(letters), err)
+	}
+}
+
+// What a function commanded before it failed again and again does not follow
+// after its line went to safe.
+func TestCommandsThatWaitWhenTheirFunctionFails(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state hold on")) // on waits for the pulse
+	wantRelay(t, n, "on")
+	wantSettled(t, send(t, n, "lamp", "lamp/b", "", "fail")) // three attempts
+	wantRelay(t, n, "off")
+	eventually(t, "nothing waits", func() bool {
+		left, err := w.st.Count(t.Context(), "/edgefn/outbox/")
+		return err == nil && left == 0
+	})
+	if got := device(t, n, "relay").Value; got != "off" {
+		t.Errorf("relay is %s: a command from before the failures followed", got)
+	}
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state on"))
+	wantRelay(t, n, "on")
+}
+
 func TestLeasesAcrossDeploysAndRestarts(t *testing.T) {
 	w := newWorld(t)
 	w.handle("drive", drive)
@@ -200,6 +277,63 @@ func TestLeasesAcrossDeploysAndRestarts(t *testing.T) {
 	})
 }
 
+// A version that is tried again and again does not take back the lines of the
+// one that replaces it.
+func TestLeasesOfAVersionThatReplacesAFailingOne(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, stop := w.run(w.hardwareConfig())
+	f := driving("lamp")
+	f.Handler, f.Grants = []string{"lost"}, functions.Grants{}
+	w.handle("lost", drive)
+	deploy(t, n, f)
+	stop()
+	w.handle("lost", nil)
+	n, _ = w.run(w.hardwareConfig())
+	eventually(t, "it fails", func() bool { d, err := n.Describe(t.Context(), "lamp"); return err == nil && d.State == "failing" })
+	w.st.set(func(_ []store.Guard, ops []store.Op) error {
+		if slices.ContainsFunc(ops, func(op store.Op) bool { return strings.Contains(op.Key, "/versions/lamp/") }) {
+			time.Sleep(2 * time.Second) // longer than until the next try of the old one
+		}
+		return nil
+	}, nil)
+	deploy(t, n, driving("lamp"))
+	w.st.set(nil, nil)
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "on"))
+	wantRelay(t, n, "on")
+}
+
+// halfBlind are devices beside which not all can be seen.
+type halfBlind struct{ node.Devices }
+
+func (halfBlind) Discover(context.Context) ([]drivers.Found, error) {
+	return []drivers.Found{{Kind: "i2c", Name: "i2c-1"}}, errors.New("GPIO chip gpiochip3: permission denied")
+}
+
+func TestDevicesAreListedThoughNotAllCanBeSeen(t *testing.T) {
+	w := newWorld(t)
+	w.around = func(d node.Devices) node.Devices { return halfBlind{d} }
+	n, _ := w.run(w.hardwareConfig())
+	d, err := n.Devices(t.Context())
+	if err != nil || len(d.Devices) != 3 || len(d.Found) != 1 || d.Unseen != "GPIO chip gpiochip3: permission denied" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+}
+
+func TestOutputThatDoesNotGoToSafeIsTold(t *testing.T) {
+	w := newWorld(t)
+	n, stop := w.run(w.hardwareConfig())
+	if err := n.Simulate(t.Context(), "relay", "fault"); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if log := w.logs.String(); !strings.Contains(log, "an output may not have its safe value") || !strings.Contains(log, "simulated fault") {
+		t.Errorf("the node ended without a word about its relay:\n%s", log)
+	}
+}
+
 // A set that was committed with state takes place although the node ended before.
 func TestCommittedSetTakesPlaceAfterARestart(t *testing.T) {
 	w := newWorld(t)
@@ -223,6 +357,32 @@ func TestCommittedSetTakesPlaceAfterARestart(t *testing.T) {
 	wantRelay(t, n, "on")
 }
 
+// A command of a line that the config names no more does not wait for ever.
+func TestCommittedSetOfALineThatIsNoMore(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, stop := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	w.st.set(func(_ []store.Guard, ops []store.Op) error {
+		for _, op := range ops {
+			if op.Delete && strings.HasPrefix(op.Key, "/edgefn/outbox/") {
+				return errors.New("no")
+			}
+		}
+		return nil
+	}, nil)
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state on"))
+	stop()
+	w.st.set(nil, nil)
+	cfg := w.hardwareConfig()
+	cfg.Devices = cfg.Devices[:1]
+	_, _ = w.run(cfg)
+	eventually(t, "the command is gone", func() bool {
+		left, err := w.st.Count(t.Context(), "/edgefn/outbox/")
+		return err == nil && left == 0
+	})
+}
+
 func TestDevicesThatAFunctionCannotHave(t *testing.T) {
 	w := newWorld(t)
 	w.handle("drive", drive)
@@ -244,7 +404,7 @@ func TestDevicesThatAFunctionCannotHave(t *testing.T) {
 		want []string // fields, each with a part of its message
 	}{
 		{"line that is none", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("window", 0)) }, []string{`triggers[0].gpio.line: this node has no line "window"`}},
-		{"sensor for a line", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("greenhouse", 0)) }, []string{`triggers[0].gpio.line: this node has no line "greenhouse"`}},
+		{"sensor for a line", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("greenhouse", 0)) }, []string{`triggers[0].gpio.line: "greenhouse" is no line but a sensor`}},
 		{"output for an input", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("relay", 0)) }, []string{`triggers[0].gpio.line: "relay" is an output`}},
 		{"other debounce", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], gpio("door", time.Second)) }, []string{`triggers[0].gpio.debounce: 1s, but function "bell" has "door" debounced for 1ms`}},
 		{"sensor that is none", func(f *functions.Function) { f.Triggers = append(f.Triggers[:0], sensor("attic", time.Second, nil)) }, []string{`triggers[0].sensor.device: this node has no sensor "attic"`}},
@@ -255,12 +415,12 @@ func TestDevicesThatAFunctionCannotHave(t *testing.T) {
 			f.Triggers = append(f.Triggers[:0], sensor("greenhouse", time.Second, map[string]float64{"wind": 1}))
 		}, []string{`triggers[0].sensor.change.wind: "greenhouse", a bme280, does not measure "wind"`}},
 		{"grants of nothing", func(f *functions.Function) {
-			f.Grants = functions.Grants{Lines: []functions.LineGrant{{Line: "lift"}, {Line: "door", Priority: 1}}, Sensors: []string{"attic"}, Buses: []string{"i2c-9"}}
+			f.Grants = functions.Grants{Lines: []functions.LineGrant{{Line: "lift"}, {Line: "door", Priority: 1}}, Sensors: []string{"attic", "relay"}, Buses: []string{"i2c-9"}}
 		}, []string{
 			`grants.lines[0]: this node has no line "lift"`, `grants.lines[1].priority: "door" is an input`,
-			`grants.sensors[0]: this node has no sensor "attic"`, `grants.buses[0]: device is not known`,
+			`grants.sensors[0]: this node has no sensor "attic"`, `grants.sensors[1]: "relay" is no sensor but a line`, `grants.buses[0]: device is not known`,
 		}},
-		{"held", func(f *functions.Function) { f.Grants.Lines = []functions.LineGrant{{Line: "door"}, {Line: "relay"}} }, []string{`grants.lines[1]: line is held by another function: line "relay" is held by function "lamp"`}},
+		{"held", func(f *functions.Function) { f.Grants.Lines = []functions.LineGrant{{Line: "door"}, {Line: "relay"}} }, []string{`grants.lines[1]: line is taken: line "relay", held by function "lamp"`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := function("new", "drive")

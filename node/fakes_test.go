@@ -45,7 +45,8 @@ type world struct {
 	made     []string               // sources, in order
 	ended    []string               // client ids whose session was ended
 	plant    *fakePublisher
-	away     bool // the broker outside
+	around   func(node.Devices) node.Devices // nil: they are as they are
+	away     bool                            // the broker outside
 	logs     bytes.Buffer
 }
 
@@ -92,7 +93,13 @@ func (w *world) parts() node.Parts {
 			return w.local, nil
 		},
 		Publisher: func(*node.Config, string) (node.Publisher, error) { return w.plant, nil },
-		Devices:   node.RealParts().Devices, // simulated by the config
+		Devices: func(cfg *node.Config) (node.Devices, error) { // simulated by the config
+			d, err := node.RealParts().Devices(cfg)
+			if err == nil && w.around != nil {
+				d = w.around(d)
+			}
+			return d, err
+		},
 		Source: func(cfg *node.Config, b triggers.Binding, sink triggers.Sink, d node.Devices) (node.Source, error) {
 			if b.Trigger.MQTT == nil {
 				return node.RealParts().Source(cfg, b, sink, d)

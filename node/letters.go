@@ -122,6 +122,7 @@ func (n *Node) retryLetter(ctx context.Context, d *deployment, it deadItem, l le
 		trigger: l.Trigger, attempt: l.Attempts + 1, event: l.event, ownID: l.own,
 		extra: []store.Op{{Key: l.key, Delete: true}},
 	})
+	d.svc.tallyRun(err)
 	var f *functions.Failure
 	switch {
 	case err == nil:

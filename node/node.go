@@ -153,7 +153,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	if err := n.devices.Open(ctx); err != nil {
 		return &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: fmt.Sprintf("open devices:\n%v", err), Hint: api.Hint(err)}
 	}
-	hardware := watch("devices", n.devices.Run)
+	hardware := n.spawn(n.lookAfterDevices)
 	defer hardware.stop() // outputs go to their safe values
 	removing, err := n.load(ctx)
 	if err != nil {

@@ -96,6 +96,8 @@ type outQueue struct {
 	bytes    int64 // of the committed
 	added    int   // how often something was committed
 	running  bool  // a relay is at work
+	last     int64 // number of the last that was committed
+	forsaken int64 // commands of a line up to this number are not carried out any more
 }
 
 // outboxRecord is a message or, with Event, a call or, with Line, a command of a
@@ -130,7 +132,7 @@ func (o *outbox) load(ctx context.Context) error {
 			q.bytes += n
 			o.budget.force(n)
 			if seq, err := strconv.ParseInt(id, 16, 64); err == nil {
-				o.seq = max(o.seq, seq)
+				o.seq, q.last = max(o.seq, seq), max(q.last, seq)
 			}
 		}
 	})
@@ -160,6 +162,7 @@ type parcel struct {
 	ops   []store.Op
 	queue []outQueueKey // of each op
 	bytes []int64
+	seq   []int64 // once there is room
 }
 
 // pack makes room for what a function sends, for all of it or for none, and
@@ -215,6 +218,7 @@ func (o *outbox) reserve(p *parcel) error {
 		// predecessors.
 		o.seq = max(o.seq+1, time.Now().UnixNano())
 		p.ops[i].Key = fmt.Sprintf("%s%016x-%d", k.prefix(), o.seq, p.bytes[i])
+		p.seq = append(p.seq, o.seq)
 		o.queue(k).reserved++
 	}
 	return nil
@@ -232,6 +236,7 @@ func (p *parcel) posted() {
 		q.count++
 		q.added++
 		q.bytes += p.bytes[i]
+		q.last = max(q.last, p.seq[i])
 	}
 	p.o.mu.Unlock()
 	select {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/edgefn/edgefn/cluster/store"
@@ -56,6 +58,26 @@ func (o *outbox) driving(function string, commands []functions.Effect) bool {
 	return false
 }
 
+// forsake lets the commands of lines go that a function has committed and that
+// have not taken place: it has failed again and again since.
+func (o *outbox) forsake(function string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for k, q := range o.queues {
+		if k.function == function && strings.HasPrefix(k.dest, destLine) {
+			q.forsaken = q.last
+		}
+	}
+}
+
+func (o *outbox) isForsaken(q *outQueue, k outQueueKey, e store.Entry) bool {
+	id, _, _ := splitDead(e.Key, k.prefix())
+	seq, err := strconv.ParseInt(id, 16, 64)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return err == nil && seq <= q.forsaken
+}
+
 // driveAll has commands of a line take place in order, until one fails or a
 // pulse is over. It returns those that are done and not yet deleted.
 func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line string, q *outQueue, es []store.Entry) (done []store.Entry, err error) {
@@ -63,13 +85,16 @@ func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line 
 		var r outboxRecord
 		err := decodeRecord(e.Value, &r)
 		switch {
+		case o.isForsaken(q, outQueueKey{function, destLine + line}, e):
+			log.Warn("function has failed again and again, dropping its command")
+			continue
 		case err != nil || r.Line == nil:
 			log.Error("command of a line cannot be read, dropping it", "key", e.Key, logErr, err)
 			continue
 		case r.Line.PulseMS == 0:
 			err := o.drive(ctx, function, r.Line.effect(line))
 			if errors.Is(err, errGone) {
-				log.Warn("function holds the line no more, dropping its command")
+				log.Warn("function holds the line no more, dropping its command", logErr, err)
 			} else if err != nil {
 				return es[:i], err
 			}
@@ -85,9 +110,17 @@ func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line 
 		}
 		if err := o.drive(ctx, function, r.Line.effect(line)); err != nil && ctx.Err() == nil {
 			log.Error("pulse did not take place", logErr, err)
-			o.note(function, "error", fmt.Sprintf("a pulse of line %q did not take place: %v", line, err))
+			o.note(function, "error", noPulse(line, err))
 		}
 		return nil, nil
 	}
 	return es, nil
+}
+
+// noPulse says for people what became of a pulse that met an error.
+func noPulse(line string, err error) string {
+	if errors.Is(err, errGone) {
+		return fmt.Sprintf("a pulse of line %q did not take place, or was cut short: %v", line, err)
+	}
+	return fmt.Sprintf("a pulse of line %q did not take place: %v", line, err)
 }

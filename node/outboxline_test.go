@@ -192,10 +192,10 @@ func TestCommandsThatCannotTakePlace(t *testing.T) {
 		defer stop()
 		commit(t, o, st, pulse, on)
 		time.Sleep(time.Minute)
-		if !slices.ContainsFunc(l.notes, func(s string) bool { return s == `a pulse of line "relay" did not take place: line is broken` }) {
+		l.mu.Lock()
+		if !slices.Contains(l.notes, `a pulse of line "relay" did not take place: line is broken`) {
 			t.Errorf("the function's log says %q", l.notes)
 		}
-		l.mu.Lock()
 		l.err = nil
 		l.mu.Unlock()
 		time.Sleep(time.Hour)
@@ -203,7 +203,9 @@ func TestCommandsThatCannotTakePlace(t *testing.T) {
 			t.Errorf("after the repair: %q, want the set alone", got)
 		}
 		// A function that lost the line leaves nothing that waits for ever.
+		l.mu.Lock()
 		l.err = fmt.Errorf("%w: not held", errGone)
+		l.mu.Unlock()
 		commit(t, o, st, on)
 		time.Sleep(time.Minute)
 		if n, err := st.Count(t.Context(), keyOutbox); n != 0 || err != nil {

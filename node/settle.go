@@ -110,6 +110,12 @@ func (s *service) try(ctx context.Context, w *work) (verdict, time.Duration) {
 	return v, wait
 }
 
+// tallyRun is tally for a run that was no attempt of an event in work.
+func (s *service) tallyRun(err error) {
+	var f *functions.Failure
+	s.tally(err, errors.As(err, &f) && f.Kind != functions.FailTransient)
+}
+
 // tally counts the attempts that failed in a row.
 func (s *service) tally(err error, failed bool) {
 	s.mu.Lock()

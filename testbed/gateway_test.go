@@ -60,7 +60,32 @@ func TestGateway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("lines", func(t *testing.T) { runKernelLines(ctx, t, m) })
 	runOnGateway(t, m, deb, scripts)
+}
+
+// runKernelLines runs the tests of the driver of lines that need a kernel which
+// simulates some.
+func runKernelLines(ctx context.Context, t *testing.T, m *gateway.Machine) {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "periph.test")
+	build := exec.Command("go", "test", "-c", "-o", program, "./drivers/periph")
+	build.Dir, build.Env = "..", append(os.Environ(), "GOARCH=arm64", "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the test: %v\n%s", err, out)
+	}
+	f, err := os.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := m.Put(ctx, f, "/root/periph.test"); err != nil {
+		t.Fatal(err)
+	}
+	out, err := m.Run(ctx, "chmod +x /root/periph.test && EDGEFN_TEST_KERNEL=1 /root/periph.test -test.run TestKernelLines -test.v")
+	if err != nil || !strings.Contains(out, "--- PASS: TestKernelLines") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 func runOnGateway(t *testing.T, m *gateway.Machine, deb string, scripts []string) {

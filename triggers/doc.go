@@ -8,6 +8,7 @@
 //
 // The kinds of source each have a folder: mqtt/ is a client of any broker,
 // mqtt/broker/ the broker inside the node, gpio/ listens to lines, sensor/ reads
-// sensors. The last two have nobody to tell of an outcome; they hand their
-// events over through a Feed.
+// sensors. The last two have nobody to tell of an outcome. What they have in
+// common is Local: it hands their events over through a Feed, and tries a device
+// again that is away.
 package triggers

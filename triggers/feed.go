@@ -69,8 +69,8 @@ func (f *Feed) settle(err error) {
 }
 
 // Drain waits until all that the Sink has taken is settled, at most for a time.
-// It logs how many events are lost with it. Deliver has returned for the last
-// time.
+// It logs how many events are lost with it, or will be if the node ends before
+// they are settled. Deliver has returned for the last time.
 func (f *Feed) Drain(limit time.Duration) {
 	f.mu.Lock()
 	idle := make(chan struct{})
@@ -88,7 +88,10 @@ func (f *Feed) Drain(limit time.Duration) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if lost := f.unsettled + f.givenBack; lost > 0 {
-		f.Logger.Warn("stopped with events unsettled; they are lost", "events", lost)
+	if f.givenBack > 0 {
+		f.Logger.Warn("events were not taken, or given back; they are lost", "events", f.givenBack)
+	}
+	if f.unsettled > 0 {
+		f.Logger.Warn("stopped before events are settled; they are lost if the node ends first", "events", f.unsettled)
 	}
 }

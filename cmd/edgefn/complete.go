@@ -99,3 +99,34 @@ func letters(ctx context.Context, c *api.Client, args []string) []string {
 	}
 	return ids
 }
+
+// deviceNames are the names of the node's devices.
+func deviceNames(ctx context.Context, c *api.Client, _ []string) []string {
+	d, err := c.Devices(ctx)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, i := range d.Devices {
+		names = append(names, i.Name)
+	}
+	return names
+}
+
+// simulations are what the device args[0] can be told, but for values.
+func simulations(ctx context.Context, c *api.Client, args []string) []string {
+	d, err := c.Devices(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, i := range d.Devices {
+		switch {
+		case i.Name != args[0]:
+		case i.Kind == "line" && i.What == "in":
+			return []string{"on", "off", "fault", "ok"}
+		default:
+			return []string{"fault", "ok"}
+		}
+	}
+	return nil
+}

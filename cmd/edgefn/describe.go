@@ -124,7 +124,7 @@ func (a *app) printTriggers(d api.FunctionDetail) error {
 		case tr.GPIO != nil:
 			what = fmt.Sprintf("gpio %s %s, debounce %v", tr.GPIO.Line, tr.GPIO.Edge, tr.GPIO.Debounce)
 		case tr.Sensor != nil:
-			what = fmt.Sprintf("sensor %s every %v%s", tr.Sensor.Device, tr.Sensor.Every, changes(tr.Sensor.Change))
+			what = fmt.Sprintf("sensor %s every %v%s%s", tr.Sensor.Device, tr.Sensor.Every, changes(tr.Sensor.Change), occasions(tr.Sensor.Events))
 		}
 		s := sources[tr.Name]
 		state := s.State
@@ -144,6 +144,19 @@ func changes(change map[string]float64) string {
 	var s strings.Builder
 	for _, q := range slices.Sorted(maps.Keys(change)) {
 		fmt.Fprintf(&s, ", %s by %v", q, change[q])
+	}
+	return s.String()
+}
+
+// occasions says on what occasions there is an event, where these are not the
+// readings alone.
+func occasions(events []functions.SensorEvent) string {
+	if slices.Equal(events, []functions.SensorEvent{functions.SensorReading}) {
+		return ""
+	}
+	var s strings.Builder
+	for _, e := range events {
+		s.WriteString(", " + string(e))
 	}
 	return s.String()
 }

@@ -30,6 +30,9 @@ func (a *app) devicesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if d.Unseen != "" {
+				a.message("not all that the machine offers can be seen: %s", d.Unseen)
+			}
 			if out.json() {
 				return a.printJSON(d)
 			}
@@ -52,12 +55,16 @@ func (a *app) devicesSafeCommand() *cobra.Command {
 		Example: "  edgefn devices safe --config /etc/edgefn/config.yaml",
 		Args:    wants(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg := node.Defaults()
-			if config != "" {
-				var err error
-				if cfg, err = node.LoadConfig(config); err != nil {
-					return configError(err)
-				}
+			if config == "" {
+				return usagef(cmd, "--config F is missing: whose lines go to their safe values")
+			}
+			cfg, err := node.LoadConfig(config)
+			if err != nil {
+				return configError(err)
+			}
+			if cfg.Hardware == node.HardwareSim {
+				a.message("%s has hardware: sim, and simulated lines end with their node", config)
+				return nil
 			}
 			lines, err := a.tools.Safe(cmd.Context(), cfg)
 			for _, name := range lines {
@@ -85,7 +92,7 @@ func (a *app) devicesSimulateCommand() *cobra.Command {
 			}
 			return c.Simulate(cmd.Context(), args[0], args[1])
 		},
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: a.complete(deviceNames, simulations),
 	}
 }
 

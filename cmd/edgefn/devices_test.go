@@ -25,6 +25,12 @@ func TestSimulate(t *testing.T) {
 	s.run("devices", "simulate", "door").want(t, 2, "", "WHAT")
 }
 
+func TestDevicesThatCannotAllBeSeen(t *testing.T) {
+	b := backend()
+	b.Hard.Unseen = "GPIO chip gpiochip3: permission denied"
+	open(t, b).run("devices").want(t, 0, "greenhouse", "not all that the machine offers can be seen: GPIO chip gpiochip3: permission denied\n")
+}
+
 func TestSafe(t *testing.T) {
 	s := open(t, backend())
 	var got []drivers.Spec
@@ -46,4 +52,14 @@ func TestSafe(t *testing.T) {
 	fail = errors.New("line lamp: in use")
 	s.run("devices", "safe", "--config", file).want(t, 1, "", "line relay is at its safe value\nedgefn: line lamp: in use\n")
 	s.run("devices", "safe", "--config", file+"x").want(t, 2, "", "no such file")
+	s.run("devices", "safe").want(t, 2, "", "--config F is missing")
+
+	got = nil
+	if err := os.WriteFile(file, []byte("hardware: sim\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run("devices", "safe", "--config", file).want(t, 0, "", "simulated lines end with their node")
+	if got != nil {
+		t.Errorf("simulated lines were driven: %v", got)
+	}
 }

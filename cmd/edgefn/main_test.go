@@ -220,7 +220,7 @@ func backend() *apitest.Backend {
 		{Name: "readings", Order: functions.OrderSubject, MQTT: &functions.MQTTTrigger{Topic: "greenhouse/+/temperature", QoS: 1, Broker: "local"}},
 		{Name: "plant", Order: functions.OrderNone, MQTT: &functions.MQTTTrigger{Topic: "plant/#", QoS: 2, Broker: "plant"}},
 		{Name: "button", Order: functions.OrderSubject, GPIO: &functions.GPIOTrigger{Line: "door", Edge: functions.EdgeRising, Debounce: 10 * time.Millisecond}},
-		{Name: "climate", Order: functions.OrderSubject, Sensor: &functions.SensorTrigger{Device: "greenhouse", Every: 10 * time.Second, Change: map[string]float64{"temperature": 0.5}}},
+		{Name: "climate", Order: functions.OrderSubject, Sensor: &functions.SensorTrigger{Device: "greenhouse", Every: 10 * time.Second, Change: map[string]float64{"temperature": 0.5}, Events: []functions.SensorEvent{functions.SensorReading, functions.SensorFault}}},
 	}
 	f.Grants = functions.Grants{
 		Publish: []string{"greenhouse/#"}, Connect: []string{"db.lan:5432"},
@@ -442,6 +442,7 @@ func TestMistakes(t *testing.T) {
 		{"completion tcsh", 2, "tcsh"},
 		{"functions --node tcp://x", 2, "only unix:// and ssh://"},
 		{"functions --node /nowhere.sock", 6, "is the node running?"},
+		{"functions --node gateway", 6, "a gateway as ssh://gateway"},
 		{"--node /nowhere.sock status", 6, "no such socket"},
 		{"deploy /nowhere --node /nowhere.sock", 2, "edgefn.yaml"},
 		{"node --node x", 2, "--run"},

@@ -30,10 +30,11 @@ func (a *app) nodeCommand() *cobra.Command {
 		Short: "Run a node",
 		Long: "node runs this machine's node: it keeps functions in containerd, hears their triggers and\n" +
 			"answers commands on its control socket. It prints one line when it is ready. SIGTERM or\n" +
-			"an interrupt lets it finish what runs, for 10 seconds, and end; a second one ends it at once. Several nodes\n" +
-			"run on one machine when --name, --data, --run and --mqtt differ.",
+			"an interrupt lets it finish what runs, for 10 seconds, and end; a second one ends it at once.\n" +
+			"Several nodes run on one machine when --name, --data, --run and --mqtt differ, and each has\n" +
+			"lines of its own.",
 		Example: "  edgefn node\n" +
-			"  edgefn node --config /etc/edgefn/node.yaml\n" +
+			"  edgefn node --config /etc/edgefn/config.yaml\n" +
 			"  edgefn node --name b --data /var/lib/edgefn-b --run /run/edgefn-b --mqtt 127.0.0.1:1884",
 		Args: wants(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

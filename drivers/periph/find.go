@@ -74,7 +74,7 @@ func blocked(notFound, err error) error {
 
 func hint(near []string) string {
 	if len(near) == 0 {
-		return ": this machine has no GPIO chip"
+		return ": this machine has no GPIO chip; hardware: sim in the config stands in for one"
 	}
 	return ": near are " + strings.Join(near, ", ")
 }

@@ -98,7 +98,7 @@ func TestFindOnAMachineWithoutChips(t *testing.T) {
 	d.pins = func() []string { return nil }
 	d.chips = func() ([]chip, error) { return nil, nil }
 	for _, line := range []string{"GPIO17", "gpiochip:x/1"} {
-		if _, err := d.Find(drivers.Spec{Line: line}); !errors.Is(err, drivers.ErrUnknown) || !strings.Contains(err.Error(), "this machine has no GPIO chip") {
+		if _, err := d.Find(drivers.Spec{Line: line}); !errors.Is(err, drivers.ErrUnknown) || !strings.Contains(err.Error(), "this machine has no GPIO chip; hardware: sim") {
 			t.Errorf("%s: got %v", line, err)
 		}
 	}

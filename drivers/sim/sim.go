@@ -20,6 +20,8 @@ var _ drivers.Driver = (*Driver)(nil)
 // name without its number.
 var usual = map[string]float64{"temperature": 21.5, "humidity": 45, "pressure": 101325, "voltage": 1.65}
 
+func usualOf(q drivers.Quantity) float64 { return usual[strings.TrimRight(q.Name, "0123456789")] }
+
 // Driver is a machine in memory. Its methods are safe for concurrent use. A
 // device exists once Devices have opened it, and keeps what it was told until
 // the Driver is gone.
@@ -108,7 +110,7 @@ func (d *Driver) Sensor(s drivers.Spec) (drivers.Sensor, error) {
 		t, _ := drivers.TypeOf(s)
 		x = &sensor{d: d, typ: t, values: map[drivers.Quantity]float64{}}
 		for _, q := range t.Quantities {
-			x.values[q] = usual[strings.TrimRight(q.Name, "0123456789")]
+			x.values[q] = usualOf(q)
 		}
 		d.sensors[s.Name] = x
 	}
@@ -130,7 +132,7 @@ func unknown(name string, there []string) error {
 	if len(there) == 0 {
 		return fmt.Errorf("%w: %q: there is none", drivers.ErrUnknown, name)
 	}
-	return fmt.Errorf("%w: %q: there are %s", drivers.ErrUnknown, name, strings.Join(drivers.Near(name, there, 5), ", "))
+	return fmt.Errorf("%w: %q: near are %s", drivers.ErrUnknown, name, strings.Join(drivers.Near(name, there, 5), ", "))
 }
 
 // SetLine puts an input on or off. It returns when its listeners have the edge.
@@ -139,7 +141,10 @@ func (d *Driver) SetLine(name string, on bool) error {
 	l, ok := d.lines[name]
 	if !ok {
 		defer d.mu.Unlock()
-		return unknown(name, slices.Sorted(maps.Keys(d.lines)))
+		if x, ok := d.sensors[name]; ok {
+			return fmt.Errorf("%q is a sensor: give it a value, such as %s=%v, or fault or ok", name, x.typ.Quantities[0].Name, usualOf(x.typ.Quantities[0]))
+		}
+		return unknown(name, slices.Sorted(maps.Keys(d.names())))
 	}
 	if l.spec.Direction == drivers.Out {
 		d.mu.Unlock()
@@ -183,7 +188,10 @@ func (d *Driver) SetSensor(name, key string, value float64) error {
 	defer d.mu.Unlock()
 	x, ok := d.sensors[name]
 	if !ok {
-		return unknown(name, slices.Sorted(maps.Keys(d.sensors)))
+		if _, ok := d.lines[name]; ok {
+			return fmt.Errorf("%q is a line: it can be on or off, fault or ok", name)
+		}
+		return unknown(name, slices.Sorted(maps.Keys(d.names())))
 	}
 	var keys []string
 	for _, q := range x.typ.Quantities {

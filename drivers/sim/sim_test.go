@@ -145,15 +145,27 @@ func TestWhatIsNotThere(t *testing.T) {
 	_, s := opened(t)
 	bus := func() error { _, err := s.Bus("i2c-1"); return err }
 	for want, err := range map[string]error{
-		"there are door":       s.SetLine("dor", true),
-		"there are greenhouse": s.SetSensor("greenhous", "temperature", 1),
-		`has no "wind"`:        s.SetSensor("greenhouse", "wind", 1),
-		"simulated":            bus(),
-		"":                     s.Fail("rdoor", nil),
+		"near are door":       s.SetLine("dor", true),
+		"near are greenhouse": s.SetSensor("greenhous", "temperature", 1),
+		`has no "wind"`:       s.SetSensor("greenhouse", "wind", 1),
+		"simulated":           bus(),
+		"":                    s.Fail("rdoor", nil),
 	} {
 		if !errors.Is(err, drivers.ErrUnknown) {
 			t.Errorf("got %v, want ErrUnknown", err)
 		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestWhatIsOfAnotherKind(t *testing.T) {
+	_, s := opened(t)
+	for want, err := range map[string]error{
+		`"greenhouse" is a sensor: give it a value, such as temperature=21.5`: s.SetLine("greenhouse", true),
+		`"door" is a line: it can be on or off`:                               s.SetSensor("door", "temperature", 1),
+	} {
+		if err == nil || errors.Is(err, drivers.ErrUnknown) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q in it", err, want)
 		}
 	}

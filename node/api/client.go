@@ -172,7 +172,10 @@ func (c *Client) dialErr(err error) error {
 		return c.tunnel.closed()
 	}
 	const start = "start it with edgefn node, or name another socket with --node or EDGEFN_NODE"
+	socket := strings.TrimPrefix(c.target, "unix://")
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && !strings.Contains(socket, "/"):
+		return c.unreach("there is no such socket", "name a socket by its path, and a gateway as ssh://"+socket)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return c.unreach("there is no such socket", "is the node running? "+start)
 	case errors.Is(err, syscall.ECONNREFUSED):

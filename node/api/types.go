@@ -257,6 +257,8 @@ type Problem struct {
 type Devices struct {
 	Devices []Device      `json:"devices"` // of the node's config
 	Found   []FoundDevice `json:"found"`   // what the system offers, configured or not
+	// Unseen is why Found may lack something; empty: it is whole.
+	Unseen string `json:"unseen,omitempty"`
 }
 
 // Device is a device of the node's config.

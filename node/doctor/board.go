@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/edgefn/edgefn/drivers"
 )
 
 // Memory below which a gateway is short of it: a node takes 40 MB, containerd as
@@ -112,7 +114,7 @@ func (e *examination) power(context.Context) {
 const gpioGroup = "gpio"
 
 // chips checks who may use the chips of lines. The node is root and always may.
-func (e *examination) chips(context.Context) {
+func (e *examination) chips() {
 	const check = "gpio chips"
 	found := e.glob("/dev/gpiochip*")
 	gid, hasGroup := e.group(gpioGroup)
@@ -146,9 +148,21 @@ func (e *examination) chips(context.Context) {
 		e.add(check, Warning, []string{fmt.Sprintf("usermod -aG %s $(id -un %d)", gpioGroup, e.UID)}, "this user is not in group %s; the node, as root, may use them", gpioGroup)
 	case len(found) > 0:
 		e.add(check, OK, nil, "%s", strings.Join(found, ", "))
-	case slices.ContainsFunc(e.cfg.Devices, isChipLine):
-		e.add(check, Failed, []string{"# the kernel has no driver for this board's lines: boot the board's own kernel and device tree"}, "there are none, and the config names lines of one")
+	case slices.ContainsFunc(e.cfg.Devices, e.needsChip):
+		e.add(check, Failed, []string{
+			"# the kernel has no driver for this board's lines: boot the board's own kernel and device tree",
+			"# or, on a machine without lines, let the config say hardware: sim",
+		}, "there are none, and the config names lines")
 	}
+}
+
+// needsChip reports whether a device is a line that a chip's device file has to
+// serve: one of a named chip, or any where the kernel has no older way to lines.
+func (e *examination) needsChip(d drivers.Spec) bool {
+	if _, _, ok := drivers.ParseChipLine(d.Line); ok {
+		return true
+	}
+	return d.Line != "" && len(e.glob("/sys/class/gpio/gpiochip*")) == 0
 }
 
 // group finds a group's number.

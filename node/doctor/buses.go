@@ -8,10 +8,8 @@ import (
 	"strings"
 
 	"github.com/edgefn/edgefn/drivers"
+	"github.com/edgefn/edgefn/node"
 )
-
-// isChipLine reports whether a device is a line of a named chip.
-func isChipLine(d drivers.Spec) bool { return strings.HasPrefix(d.Line, "gpiochip") }
 
 // kindOfBus is how a Raspberry Pi gets buses of a kind.
 type kindOfBus struct {
@@ -26,8 +24,18 @@ var (
 	oneWire = kindOfBus{"dtoverlay=w1-gpio", "", "/sys/bus/w1/devices/w1_bus_master*"}
 )
 
+// hardware checks what the config's devices need. Simulated ones need nothing.
+func (e *examination) hardware(context.Context) {
+	if e.cfg.Hardware == node.HardwareSim {
+		e.add("hardware", OK, nil, "simulated: the config's devices need none")
+		return
+	}
+	e.chips()
+	e.buses()
+}
+
 // buses checks that those are there which devices of the config are on.
-func (e *examination) buses(context.Context) {
+func (e *examination) buses() {
 	done := map[string]bool{}
 	for _, d := range e.cfg.Devices {
 		switch {

@@ -78,7 +78,7 @@ func Examine(ctx context.Context, m Machine, cfg node.Config, configErr error) [
 		e.kernel, e.userland, e.cgroups, e.memoryGroup, e.userNamespaces,
 		e.memory, e.power, e.clock, e.disk, e.flushes, e.wear,
 		e.containerd, e.runc, e.runtimes,
-		e.chips, e.buses, e.secrets,
+		e.hardware, e.secrets,
 	} {
 		check(ctx)
 	}

@@ -152,6 +152,35 @@ func TestWell(t *testing.T) {
 	}
 }
 
+// A machine with no hardware lacks nothing where that is simulated, and a kernel
+// with an older way to lines than chips serves those by name.
+func TestNoChipIsNeeded(t *testing.T) {
+	for _, c := range []struct {
+		name, config string
+		spoil        func(p *pi)
+	}{
+		{"simulated", "hardware: sim\n" + devices, func(p *pi) {
+			p.drop("sys/bus")
+			p.drop("dev")
+		}},
+		{"older kernel", "devices: {door: {line: GPIO17}}\n", func(p *pi) {
+			p.drop("dev/gpiochip0")
+			p.write("sys/class/gpio/gpiochip0/label", "pinctrl-bcm2711\n")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPi(t)
+			p.config(t, c.config)
+			c.spoil(p)
+			for _, f := range doctor.Examine(t.Context(), p.Machine, p.cfg, p.err) {
+				if f.State != doctor.OK {
+					t.Errorf("%s is %s: %s", f.Check, f.State, f.Detail)
+				}
+			}
+		})
+	}
+}
+
 // Each fault is found, and nothing else is, with the lines that put it right.
 func TestFaults(t *testing.T) {
 	const cmdline = "console=tty1 root=PARTUUID=1-02 rootwait\n"
@@ -260,6 +289,10 @@ func TestFaults(t *testing.T) {
 		{"chip for everybody", func(_ *testing.T, p *pi) { p.chip(0o666, gpioGID) }, "gpio chips", doctor.Warning, "every user may", "udevadm"},
 		{"user outside the group", func(_ *testing.T, p *pi) { p.UID, p.Groups = 1000, []int{1000} }, "gpio chips", doctor.Warning, "not in group gpio", "usermod -aG gpio"},
 		{"no chip", func(_ *testing.T, p *pi) { p.drop("dev/gpiochip0") }, "gpio chips", doctor.Failed, "there are none", "device tree"},
+		{"no chip, and a line by its name", func(t *testing.T, p *pi) {
+			p.drop("dev/gpiochip0")
+			p.config(t, "devices: {door: {line: GPIO17}}\n")
+		}, "gpio chips", doctor.Failed, "there are none", "hardware: sim"},
 		{"no containerd", func(_ *testing.T, p *pi) {
 			p.drop("usr/bin/containerd")
 			p.Answers = func(string) bool { return false }

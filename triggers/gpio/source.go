@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/edgefn/edgefn/drivers"
@@ -14,20 +12,9 @@ import (
 	"github.com/edgefn/edgefn/triggers"
 )
 
-// States of a Source, as Status tells them.
-const (
-	StateConnecting = "connecting" // not listening yet
-	StateConnected  = "connected"  // listening
-	StateRefused    = "refused"    // the line cannot be listened to like this; tried again with back-off
-	StateOffline    = "offline"    // the line does not work; tried again with back-off
-	StateStopped    = "stopped"    // Run has returned
-)
-
-// Waits before a line is tried again.
-const (
-	firstWait = 500 * time.Millisecond
-	maxWait   = time.Minute
-)
+// lossEvery is how often it is logged that edges are lost. Each event says it
+// too.
+const lossEvery = time.Minute
 
 // Devices are the node's lines.
 type Devices interface {
@@ -43,22 +30,16 @@ type Config struct {
 	Sink    triggers.Sink
 	Node    string // the node's name
 	Devices Devices
-	Logger  *slog.Logger // nil discards
-	// Drain is how long Run goes on after its context is done, so that events
-	// that the Sink has taken can be settled; 0: 30 s.
-	Drain time.Duration
+	Logger  *slog.Logger  // nil discards
+	Drain   time.Duration // see triggers.LocalConfig
 }
 
 // Source hands the edges of one trigger to the node. Its methods are safe for
 // concurrent use.
 type Source struct {
-	cfg     Config
-	log     *slog.Logger
-	running atomic.Bool
+	*triggers.Local
 
-	mu    sync.Mutex
-	state string
-	err   error
+	cfg Config
 }
 
 // New makes a Source. It touches no device.
@@ -73,73 +54,37 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Drain <= 0 {
-		cfg.Drain = 30 * time.Second
-	}
-	return &Source{
-		cfg: cfg, state: StateConnecting,
-		log: cfg.Logger.With("component", "gpio", "line", b.Trigger.GPIO.Line, "function", b.Function, "trigger", b.Trigger.Name),
-	}, nil
+	s := &Source{cfg: cfg}
+	s.Local = triggers.NewLocal(triggers.LocalConfig{
+		Binding: b, Sink: cfg.Sink, Listen: s.listen, Refused: refused, Drain: cfg.Drain,
+		Logger: cfg.Logger.With("component", "gpio", "line", b.Trigger.GPIO.Line),
+	})
+	return s, nil
 }
 
-// Status tells the state, one of the State constants, and why it is so: the
-// last error, or nil once all is well.
-func (s *Source) Status() (state string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state, s.err
+// refused: it is the config, or another listener.
+func refused(err error) bool {
+	return errors.Is(err, drivers.ErrUnknown) || errors.Is(err, drivers.ErrShared)
 }
 
-func (s *Source) set(state string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state, s.err = state, err
-}
-
-// Run listens and hands events to the Sink until ctx is done. Then it waits up to
-// Config.Drain for what the Sink has taken to be settled, and returns nil. It
-// runs once.
-func (s *Source) Run(ctx context.Context) error {
-	if !s.running.CompareAndSwap(false, true) {
-		return errors.New("source was run before; make a new one")
-	}
+// listen hands the edges of the line over until ctx is done.
+func (s *Source) listen(ctx context.Context, l *triggers.Local) error {
 	g := s.cfg.Binding.Trigger.GPIO
-	feed := &triggers.Feed{Binding: s.cfg.Binding, Sink: s.cfg.Sink, Logger: s.log}
-	wait := firstWait
 	o := drivers.EdgeOptions{
 		Rising: g.Edge != functions.EdgeFalling, Falling: g.Edge != functions.EdgeRising,
 		Debounce: g.Debounce, Coalesce: g.Coalesce,
 		Begun: func() {
-			wait = firstWait
-			s.set(StateConnected, nil)
-			s.log.Info("listening")
+			l.Reached(nil)
+			l.Logger().Info("listening")
 		},
 	}
-	for ctx.Err() == nil {
-		err := s.cfg.Devices.Edges(ctx, g.Line, s.cfg.Binding.Function, o, func(e drivers.Edge) {
-			if e.Lost > 0 {
-				s.log.Warn("edges lost", "lost", e.Lost, "line_seq", e.Seq)
-			}
-			feed.Deliver(ctx, Event(s.cfg.Node, g.Line, e))
-		})
-		if err == nil || ctx.Err() != nil {
-			continue
+	var lost uint64 // not logged yet
+	var logged time.Time
+	return s.cfg.Devices.Edges(ctx, g.Line, s.cfg.Binding.Function, o, func(e drivers.Edge) {
+		if lost += e.Lost; lost > 0 && time.Since(logged) >= lossEvery {
+			l.Logger().Warn("edges lost", "lost", lost, "line_seq", e.Seq)
+			lost, logged = 0, time.Now()
 		}
-		state := StateOffline
-		if errors.Is(err, drivers.ErrUnknown) || errors.Is(err, drivers.ErrShared) {
-			state = StateRefused
-		}
-		s.set(state, err)
-		s.log.Warn("no edges", "err", err, "retry_in", wait.String())
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-		}
-		t.Stop()
-		wait = min(2*wait, maxWait)
-	}
-	feed.Drain(s.cfg.Drain)
-	s.set(StateStopped, nil)
-	return nil
+		l.Deliver(ctx, Event(s.cfg.Node, g.Line, e))
+	})
 }

@@ -1,9 +1,12 @@
 package gpio_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,7 +112,7 @@ func TestSource(t *testing.T) {
 				done := make(chan error)
 				go func() { done <- s.Run(ctx) }()
 				synctest.Wait()
-				if state, err := s.Status(); state != gpio.StateConnected || err != nil {
+				if state, err := s.Status(); state != triggers.StateConnected || err != nil {
 					t.Errorf("status %s %v", state, err)
 				}
 				for _, on := range []bool{true, false, true} {
@@ -140,7 +143,7 @@ func TestSource(t *testing.T) {
 				if err := <-done; err != nil {
 					t.Error(err)
 				}
-				if state, _ := s.Status(); state != gpio.StateStopped {
+				if state, _ := s.Status(); state != triggers.StateStopped {
 					t.Errorf("status %s", state)
 				}
 				if err := s.Run(t.Context()); err == nil {
@@ -205,7 +208,7 @@ func TestSourceTriesAgain(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
-		for i, want := range []string{gpio.StateOffline, gpio.StateOffline, gpio.StateRefused, gpio.StateOffline, gpio.StateRefused, gpio.StateConnected} {
+		for i, want := range []string{triggers.StateOffline, triggers.StateOffline, triggers.StateRefused, triggers.StateOffline, triggers.StateRefused, triggers.StateConnected} {
 			synctest.Wait()
 			if state, _ := s.Status(); state != want {
 				t.Errorf("try %d: %s, want %s", i, state, want)
@@ -216,6 +219,39 @@ func TestSourceTriesAgain(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+// leaky lose an edge before each that they give.
+type leaky struct{}
+
+func (leaky) Edges(ctx context.Context, _, _ string, o drivers.EdgeOptions, f func(drivers.Edge)) error {
+	o.Begun()
+	for seq := uint64(2); ctx.Err() == nil; seq += 2 {
+		f(drivers.Edge{Seq: seq, Lost: 1})
+		time.Sleep(time.Second)
+	}
+	return nil
+}
+
+func TestLossDoesNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s, err := gpio.New(gpio.Config{
+			Binding: binding(functions.GPIOTrigger{Line: "door", Edge: functions.EdgeBoth}), Sink: &sink{}, Node: "pi", Devices: leaky{},
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		defer cancel()
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Count(log.String(), "edges lost"); got != 2 || !strings.Contains(log.String(), "lost=60 ") {
+			t.Errorf("logged %d times, want at once and after a minute:\n%s", got, &log)
+		}
 	})
 }
 

@@ -153,29 +153,29 @@ func TestSource(t *testing.T) {
 				t.Errorf("status %s, want %s", got, state)
 			}
 		}
-		check(StateConnected, "reading")
+		check(triggers.StateConnected, "reading")
 		time.Sleep(time.Minute)
-		check(StateConnected, "reading")
+		check(triggers.StateConnected, "reading")
 		if err := m.SetSensor("greenhouse", "temperature", 31); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		check(StateConnected, "reading", "reading")
+		check(triggers.StateConnected, "reading", "reading")
 		if err := m.Fail("greenhouse", fmt.Errorf("%w: unplugged", drivers.ErrFault)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Minute)
-		check(StateOffline, "reading", "reading", "fault")
+		check(triggers.StateOffline, "reading", "reading", "fault")
 		if err := m.Fail("greenhouse", nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Minute)
-		check(StateConnected, "reading", "reading", "fault", "recovered")
+		check(triggers.StateConnected, "reading", "reading", "fault", "recovered")
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		check(StateStopped, "reading", "reading", "fault", "recovered")
+		check(triggers.StateStopped, "reading", "reading", "fault", "recovered")
 	})
 }
 
@@ -197,7 +197,7 @@ func TestSourceOfASensorThatIsNotThere(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
 		time.Sleep(30 * time.Second)
-		if state, err := s.Status(); state != StateRefused || !errors.Is(err, drivers.ErrUnknown) {
+		if state, err := s.Status(); state != triggers.StateRefused || !errors.Is(err, drivers.ErrUnknown) {
 			t.Errorf("status %s %v, want refused", state, err)
 		}
 		if err := <-done; err != nil {

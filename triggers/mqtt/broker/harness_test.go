@@ -478,9 +478,13 @@ func (c *client) close() {
 	}
 }
 
-// goodbye says DISCONNECT.
+// goodbye says DISCONNECT and waits until the broker has taken it: it closes
+// the connection then [MQTT-3.14.4-2].
 func (c *client) goodbye() {
 	c.write([]byte{0xe0, 0})
+	_ = c.nc.SetReadDeadline(time.Now().Add(10 * time.Second)) // a connection that is gone already ends the reader as well
+	for range c.packets {
+	}
 	c.close()
 }
 
