@@ -237,14 +237,14 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 		n.retryOld(d)
 		return api.Deployed{}, refusal(ctx, fn, o.wait, err)
 	}
+	if known {
+		d.halt() // or the version of record would take its lines back
+	}
 	progress(api.Progress{Step: "activate", Text: "switching to the new version"})
 	// From here on it is not given up half-way because a client went away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*storeTime)
 	defer cancel()
 	r := functionRecord{Version: digest, Deployed: time.Now().UTC()}
-	if known {
-		d.halt() // or the version of record would take its lines back
-	}
 	if err := n.hold(fn); err != nil { // another deploy may have been faster
 		v.stop()
 		n.retryOld(d)
