@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/edgefn/edgefn/cluster/store"
@@ -245,6 +246,9 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*storeTime)
 	defer cancel()
 	r := functionRecord{Version: digest, Deployed: time.Now().UTC()}
+	n.claims.Lock()
+	claimed := sync.OnceFunc(n.claims.Unlock)
+	defer claimed()
 	if err := n.hold(fn); err != nil { // another deploy may have been faster
 		v.stop()
 		n.retryOld(d)
@@ -268,6 +272,7 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 		n.mu.Unlock()
 	}
 	old := d.svc.activate(v)
+	claimed()
 	out := api.Deployed{Name: fn.Name, Version: digest, Nodes: []string{n.cfg.Name}, Warnings: n.warnings(fn)}
 	out.Warnings = append(out.Warnings, n.bind(ctx, d, fn)...)
 	if old != nil {

@@ -54,6 +54,7 @@ type Node struct {
 	spawn      func(f func(context.Context)) *task
 
 	binding sync.Mutex // held while triggers are bound at the local broker
+	claims  sync.Mutex // held from when a version's devices are claimed until all can see that it serves
 
 	mu        sync.RWMutex
 	functions map[string]*deployment
