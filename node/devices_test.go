@@ -320,6 +320,39 @@ func TestDevicesAreListedThoughNotAllCanBeSeen(t *testing.T) {
 	}
 }
 
+// watched calls closed when the outputs are safe.
+type watched struct {
+	node.Devices
+	closed func()
+}
+
+func (d watched) Run(ctx context.Context) error {
+	defer d.closed()
+	return d.Devices.Run(ctx)
+}
+
+// Sandboxes may take their time to go.
+func TestLinesAreSafeBeforeSandboxesGo(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	gone := false
+	w.around = func(d node.Devices) node.Devices {
+		return watched{d, func() {
+			for _, p := range w.pools {
+				p.mu.Lock()
+				gone = gone || p.closed
+				p.mu.Unlock()
+			}
+		}}
+	}
+	n, stop := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	stop()
+	if gone {
+		t.Error("a sandbox went first")
+	}
+}
+
 func TestOutputThatDoesNotGoToSafeIsTold(t *testing.T) {
 	w := newWorld(t)
 	n, stop := w.run(w.hardwareConfig())

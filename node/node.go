@@ -199,7 +199,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	n.drain(base, server)
 	n.outbox.flush(flushTime)
-	for _, t := range []*task{relay, ends, upkeep, book} {
+	for _, t := range []*task{relay, hardware, ends, upkeep, book} {
 		t.stop()
 	}
 	for _, t := range brokers {
