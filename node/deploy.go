@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/edgefn/edgefn/cluster/store"
@@ -237,14 +238,17 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 		n.retryOld(d)
 		return api.Deployed{}, refusal(ctx, fn, o.wait, err)
 	}
+	if known {
+		d.halt() // or the version of record would take its lines back
+	}
 	progress(api.Progress{Step: "activate", Text: "switching to the new version"})
 	// From here on it is not given up half-way because a client went away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*storeTime)
 	defer cancel()
 	r := functionRecord{Version: digest, Deployed: time.Now().UTC()}
-	if known {
-		d.halt() // or the version of record would take its lines back
-	}
+	n.claims.Lock()
+	claimed := sync.OnceFunc(n.claims.Unlock)
+	defer claimed()
 	if err := n.hold(fn); err != nil { // another deploy may have been faster
 		v.stop()
 		n.retryOld(d)
@@ -268,6 +272,7 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 		n.mu.Unlock()
 	}
 	old := d.svc.activate(v)
+	claimed()
 	out := api.Deployed{Name: fn.Name, Version: digest, Nodes: []string{n.cfg.Name}, Warnings: n.warnings(fn)}
 	out.Warnings = append(out.Warnings, n.bind(ctx, d, fn)...)
 	if old != nil {

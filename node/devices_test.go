@@ -320,6 +320,39 @@ func TestDevicesAreListedThoughNotAllCanBeSeen(t *testing.T) {
 	}
 }
 
+// watched calls closed when the outputs are safe.
+type watched struct {
+	node.Devices
+	closed func()
+}
+
+func (d watched) Run(ctx context.Context) error {
+	defer d.closed()
+	return d.Devices.Run(ctx)
+}
+
+// Sandboxes may take their time to go.
+func TestLinesAreSafeBeforeSandboxesGo(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	gone := false
+	w.around = func(d node.Devices) node.Devices {
+		return watched{d, func() {
+			for _, p := range w.pools {
+				p.mu.Lock()
+				gone = gone || p.closed
+				p.mu.Unlock()
+			}
+		}}
+	}
+	n, stop := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	stop()
+	if gone {
+		t.Error("a sandbox went first")
+	}
+}
+
 func TestOutputThatDoesNotGoToSafeIsTold(t *testing.T) {
 	w := newWorld(t)
 	n, stop := w.run(w.hardwareConfig())
@@ -331,6 +364,68 @@ func TestOutputThatDoesNotGoToSafeIsTold(t *testing.T) {
 	defer w.mu.Unlock()
 	if log := w.logs.String(); !strings.Contains(log, "an output may not have its safe value") || !strings.Contains(log, "simulated fault") {
 		t.Errorf("the node ended without a word about its relay:\n%s", log)
+	}
+}
+
+// Of two deploys at the same time that do not go together one is refused, or
+// neither would serve after a restart.
+func TestDeploysThatRace(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	listener := func(name string, debounce time.Duration) functions.Function {
+		f := function(name, "drive")
+		f.Triggers = []functions.Trigger{{Name: "b", Order: functions.OrderSubject, GPIO: &functions.GPIOTrigger{Line: "door", Edge: functions.EdgeRising, Debounce: debounce}}}
+		return f
+	}
+	w.st.set(func(_ []store.Guard, ops []store.Op) error {
+		if slices.ContainsFunc(ops, func(op store.Op) bool { return strings.Contains(op.Key, "/versions/") }) {
+			time.Sleep(200 * time.Millisecond) // time for the other one
+		}
+		return nil
+	}, nil)
+	errs := make(chan error, 2)
+	for name, debounce := range map[string]time.Duration{"bell": time.Millisecond, "chime": time.Second} {
+		go func() {
+			_, err := n.Deploy(t.Context(), image(t, listener(name, debounce)), api.DeployOptions{}, func(api.Progress) {})
+			errs <- err
+		}()
+	}
+	one, two := <-errs, <-errs
+	w.st.set(nil, nil)
+	if (one == nil) == (two == nil) {
+		t.Fatalf("want one refused: %v; %v", one, two)
+	}
+	wantError(t, errors.Join(one, two), api.ErrRefused, "debounced for")
+}
+
+// What a function committed before it was removed is not done by the next one of
+// its name.
+func TestCommandsThatWaitWhenTheirFunctionIsRemoved(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	deploy(t, n, driving("lamp"))
+	simulate := func(what string) {
+		t.Helper()
+		if err := n.Simulate(t.Context(), "relay", what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	simulate("fault")
+	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state on"))
+	eventually(t, "the relay does not obey", func() bool { return device(t, n, "relay").State == "fault" })
+	if err := n.Remove(t.Context(), "lamp"); err != nil {
+		t.Fatal(err)
+	}
+	deploy(t, n, driving("lamp"))
+	simulate("ok")
+	eventually(t, "nothing waits", func() bool {
+		left, err := w.st.Count(t.Context(), "/edgefn/outbox/")
+		return err == nil && left == 0
+	})
+	if got := device(t, n, "relay").Value; got == "on" {
+		t.Error("the relay is on: the removed function's command took place")
 	}
 }
 

@@ -54,6 +54,7 @@ type Node struct {
 	spawn      func(f func(context.Context)) *task
 
 	binding sync.Mutex // held while triggers are bound at the local broker
+	claims  sync.Mutex // held from when a version's devices are claimed until all can see that it serves
 
 	mu        sync.RWMutex
 	functions map[string]*deployment
@@ -198,7 +199,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	n.drain(base, server)
 	n.outbox.flush(flushTime)
-	for _, t := range []*task{relay, ends, upkeep, book} {
+	for _, t := range []*task{relay, hardware, ends, upkeep, book} {
 		t.stop()
 	}
 	for _, t := range brokers {

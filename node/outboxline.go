@@ -59,7 +59,7 @@ func (o *outbox) driving(function string, commands []functions.Effect) bool {
 }
 
 // forsake lets the commands of lines go that a function has committed and that
-// have not taken place: it has failed again and again since.
+// have not taken place: it has failed again and again since, or was removed.
 func (o *outbox) forsake(function string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -86,7 +86,7 @@ func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line 
 		err := decodeRecord(e.Value, &r)
 		switch {
 		case o.isForsaken(q, outQueueKey{function, destLine + line}, e):
-			log.Warn("function has failed again and again, dropping its command")
+			log.Warn("function was removed or failed again and again, dropping its command")
 			continue
 		case err != nil || r.Line == nil:
 			log.Error("command of a line cannot be read, dropping it", "key", e.Key, logErr, err)

@@ -11,7 +11,7 @@ import (
 // Remove implements api.Backend. With the function go its state, dead letters,
 // the ids it remembers, its usage, its versions with their images, its log, and
 // the sessions of its triggers at brokers. Messages that it has committed are
-// still sent.
+// still sent; its lines go to their safe values.
 func (n *Node) Remove(ctx context.Context, name string) error {
 	done, err := n.enter()
 	if err != nil {
@@ -55,7 +55,8 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 		id := n.parts.ClientID(n.cfg.Name, name, t.Name)
 		n.endings.again(ctx, endingKey(t.MQTT.Broker, id), t.MQTT.Broker, id)
 	}
-	n.devices.Drop(name) // after its last event
+	n.outbox.forsake(name) // after its last event
+	n.devices.Drop(name)
 	if err := n.erase(ctx, name); err != nil {
 		return storeError(err)
 	}

@@ -30,6 +30,7 @@ type slotGroup struct {
 	mu   sync.Mutex // guards what follows between begin and close; counters are read by the instance alone
 	gone bool       // closed for good
 	used bool       // had an instance
+	torn bool       // it could not be made anew
 	join []*os.File // what an instance gets to be in the group: v1 cgroup.procs files, v2 the folder
 	cpu  *os.File
 	peak *os.File // nil: not known
@@ -124,12 +125,15 @@ func (g *slotGroup) begin() error {
 	if g.gone {
 		return errors.New("sandbox is gone")
 	}
+	stale := g.torn
 	if g.peak != nil && g.used {
 		// v1 takes any number, v2 any text, and counts anew for this open file.
-		if _, err := g.peak.WriteAt([]byte("0"), 0); err != nil && g.c.v2 {
-			if err := g.renew(); err != nil {
-				return err
-			}
+		_, err := g.peak.WriteAt([]byte("0"), 0)
+		stale = stale || (err != nil && g.c.v2)
+	}
+	if stale {
+		if err := g.renew(); err != nil {
+			return err
 		}
 	}
 	g.used = true
@@ -144,7 +148,9 @@ func (g *slotGroup) renew() error {
 	for _, dir := range g.paths {
 		removeTree(dir)
 	}
-	return g.make()
+	err := g.make()
+	g.torn = err != nil
+	return err
 }
 
 // cpuTime is the CPU time of all processes that were ever in the group.
