@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,6 +24,19 @@ func TestSimulate(t *testing.T) {
 	s.run("devices", "simulate", "window", "on").want(t, 4, "", `device "window"`)
 	s.run("devices", "simulate", "../x", "on").want(t, 2, "", "make a name")
 	s.run("devices", "simulate", "door").want(t, 2, "", "WHAT")
+}
+
+func TestNoDevices(t *testing.T) {
+	b := backend()
+	b.Hard.Devices = nil
+	s := open(t, b)
+	o := s.run("devices")
+	o.want(t, 0, "gpiochip:pinctrl-bcm2711/4", "the node's config names none")
+	if strings.Contains(o.out, "DRIVEN BY") || strings.HasPrefix(o.out, "\n") {
+		t.Errorf("a table of nothing:\n%s", o.out)
+	}
+	b.Hard.Found = nil
+	s.run("devices").want(t, 0, "", "the node's config names none")
 }
 
 func TestSafe(t *testing.T) {
