@@ -68,10 +68,9 @@ func (f *Feed) settle(err error) {
 	}
 }
 
-// Drain waits until all that the Sink has taken is settled, at most for a time.
-// It logs how many events are lost with it. Deliver has returned for the last
-// time.
-func (f *Feed) Drain(limit time.Duration) {
+// Idle waits until all that the Sink has taken is settled, or ctx is done. It is
+// called by the goroutine that calls Deliver.
+func (f *Feed) Idle(ctx context.Context) {
 	f.mu.Lock()
 	idle := make(chan struct{})
 	if f.unsettled == 0 {
@@ -80,12 +79,19 @@ func (f *Feed) Drain(limit time.Duration) {
 		f.idle = idle
 	}
 	f.mu.Unlock()
-	t := time.NewTimer(limit)
-	defer t.Stop()
 	select {
 	case <-idle:
-	case <-t.C:
+	case <-ctx.Done():
 	}
+}
+
+// Drain waits until all that the Sink has taken is settled, at most for a time.
+// It logs how many events are lost with it. Deliver has returned for the last
+// time.
+func (f *Feed) Drain(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	f.Idle(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if lost := f.unsettled + f.givenBack; lost > 0 {

@@ -121,6 +121,9 @@ func (s *Source) Run(ctx context.Context) error {
 				s.log.Warn("edges lost", "lost", e.Lost, "line_seq", e.Seq)
 			}
 			feed.Deliver(ctx, Event(s.cfg.Node, g.Line, e))
+			if g.Coalesce {
+				feed.Idle(ctx) // what comes meanwhile waits in the line's queue, where it becomes one
+			}
 		})
 		if err == nil || ctx.Err() != nil {
 			continue
