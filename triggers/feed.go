@@ -71,27 +71,35 @@ func (f *Feed) settle(err error) {
 // Idle waits until all that the Sink has taken is settled, or ctx is done. It is
 // called by the goroutine that calls Deliver.
 func (f *Feed) Idle(ctx context.Context) {
+	select {
+	case <-f.whenIdle():
+	case <-ctx.Done():
+	}
+}
+
+// whenIdle is closed when all is settled. One goroutine waits at a time.
+func (f *Feed) whenIdle() <-chan struct{} {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	idle := make(chan struct{})
 	if f.unsettled == 0 {
 		close(idle)
 	} else {
 		f.idle = idle
 	}
-	f.mu.Unlock()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-	}
+	return idle
 }
 
 // Drain waits until all that the Sink has taken is settled, at most for a time.
 // It logs how many events are lost with it. Deliver has returned for the last
 // time.
 func (f *Feed) Drain(limit time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	f.Idle(ctx)
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-f.whenIdle():
+	case <-t.C:
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if lost := f.unsettled + f.givenBack; lost > 0 {
