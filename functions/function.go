@@ -129,8 +129,8 @@ type GPIOTrigger struct {
 	Line     string        `json:"line"` // a name under devices: in the node's config
 	Edge     EdgeKind      `json:"edge"`
 	Debounce time.Duration `json:"debounce,omitempty"` // the level must hold this long; 0: none
-	// Coalesce lets edges that find one waiting take its place. Otherwise each
-	// edge is an event.
+	// Coalesce makes one event, the last, of the edges that come while one is
+	// handled. Otherwise each edge is an event.
 	Coalesce bool `json:"coalesce,omitempty"`
 }
 

@@ -72,7 +72,7 @@ func TestConfigFaults(t *testing.T) {
 		{"device twice", "devices:\n  door: {line: GPIO17}\n  door: {line: GPIO18}\n", []string{`edgefn.conf:3: "door" is already defined at line 2`}},
 		{"list of devices", "devices:\n  - door: {line: GPIO17}\n", []string{"edgefn.conf:2: devices: keys and values are expected"}},
 		{"device types, all at once", "devices:\n  a: {sensor: bme280, address: \"0x76\"}\n  b: {line: GPIO4, active_low: 2}\n  c: {line: [GPIO4]}\n  d: {sensor: ads1115, channel: one}\n", []string{
-			`edgefn.conf:2: a whole number without a sign or quotes is expected here, not "0x76"`,
+			`edgefn.conf:2: a whole number, 0 to 0xffff and not in quotes, is expected here, not "0x76"`,
 			`edgefn.conf:3: true or false is expected here, not "2"`,
 			"edgefn.conf:4: a text is expected here",
 			`edgefn.conf:5: a whole number is expected here, not "one"`,

@@ -168,8 +168,8 @@ func expected(goType string) string {
 	switch {
 	case goType == "bool":
 		return "true or false"
-	case strings.Contains(goType, "uint"):
-		return "a whole number without a sign or quotes"
+	case goType == "uint16":
+		return "a whole number, 0 to 0xffff and not in quotes,"
 	case strings.Contains(goType, "int"):
 		return "a whole number"
 	case strings.HasPrefix(goType, "float"):

@@ -185,6 +185,11 @@ func (n *Node) admit(fn *functions.Function) error {
 		}
 	}
 	faults = append(faults, n.deviceFaults(fn)...)
+	return n.cannotServe(fn, faults)
+}
+
+// cannotServe is the refusal of a function for some faults; nil: it has none.
+func (n *Node) cannotServe(fn *functions.Function, faults []functions.Fault) error {
 	if len(faults) == 0 {
 		return nil
 	}
@@ -192,6 +197,18 @@ func (n *Node) admit(fn *functions.Function) error {
 		Err: api.ErrRefused, Message: fmt.Sprintf("node %q cannot serve function %q:\n%s", n.cfg.Name, fn.Name, faultLines(faults)),
 		Faults: faults,
 	}
+}
+
+// takeLines gives a function that was admitted its outputs. Another deploy may
+// have been faster since then.
+func (n *Node) takeLines(fn *functions.Function) error {
+	if err := n.cannotServe(fn, n.deviceFaults(fn)); err != nil {
+		return err
+	}
+	if err := n.hold(fn); err != nil { // faster still
+		return &api.Error{Err: errors.Join(api.ErrRefused, err), Message: fmt.Sprintf("node %q cannot serve function %q: %v", n.cfg.Name, fn.Name, err)}
+	}
+	return nil
 }
 
 func (n *Node) noBroker(name string) string {
@@ -249,10 +266,10 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 	n.claims.Lock()
 	claimed := sync.OnceFunc(n.claims.Unlock)
 	defer claimed()
-	if err := n.hold(fn); err != nil { // another deploy may have been faster
+	if err := n.takeLines(fn); err != nil {
 		v.stop()
 		n.retryOld(d)
-		return api.Deployed{}, &api.Error{Err: errors.Join(api.ErrRefused, err), Message: fmt.Sprintf("node %q cannot serve function %q: %v", n.cfg.Name, fn.Name, err)}
+		return api.Deployed{}, err
 	}
 	versions, drop, err := n.record(ctx, d, fn, r, o.newest)
 	if err != nil {

@@ -412,6 +412,20 @@ func TestStartFaults(t *testing.T) {
 			t.Errorf("hint: %q", api.Hint(err))
 		}
 	})
+	t.Run("folder that may not be made", func(t *testing.T) {
+		cfg := w.config()
+		cfg.RunDir = "/sys/edgefn" // which nobody can make, not even root
+		cfg.DataDir += "2"
+		n, err := node.Assemble(cfg, w.parts())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = n.Run(t.Context())
+		wantError(t, err, nil, "make folder: mkdir /sys/edgefn")
+		if !strings.Contains(api.Hint(err), "as root") {
+			t.Errorf("hint: %q", api.Hint(err))
+		}
+	})
 	t.Run("no containerd", func(t *testing.T) {
 		w := newWorld(t)
 		parts := w.parts()

@@ -229,6 +229,25 @@ func TestCommandsThatWaitWhenTheirFunctionFails(t *testing.T) {
 	wantRelay(t, n, "on")
 }
 
+// A deploy that finds its line taken by one that was faster is told so as any.
+func TestAFasterDeployTakesTheLine(t *testing.T) {
+	w := newWorld(t)
+	w.handle("drive", drive)
+	n, _ := w.run(w.hardwareConfig())
+	_, err := n.Deploy(t.Context(), image(t, driving("slow")), api.DeployOptions{}, func(p api.Progress) {
+		if p.Step == "activate" {
+			deploy(t, n, driving("fast"))
+		}
+	})
+	wantError(t, err, api.ErrRefused, `held by function "fast"`)
+	if faults := api.Faults(err); len(faults) != 1 || faults[0].Field != "grants.lines[0]" {
+		t.Errorf("faults: %+v", faults)
+	}
+	if got := device(t, n, "relay").Holders; len(got) != 1 || got[0].Function != "fast" {
+		t.Errorf("holders: %+v", got)
+	}
+}
+
 func TestLeasesAcrossDeploysAndRestarts(t *testing.T) {
 	w := newWorld(t)
 	w.handle("drive", drive)

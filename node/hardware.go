@@ -82,7 +82,15 @@ func Safe(ctx context.Context, cfg *Config) ([]string, error) {
 		}
 		names = append(names, s.Name)
 	}
-	return names, errors.Join(append(faults, d.Close())...)
+	return names, unsafeLines(errors.Join(append(faults, d.Close())...))
+}
+
+// unsafeLines adds what to do about lines that somebody has.
+func unsafeLines(err error) error {
+	if !errors.Is(err, drivers.ErrBusy) {
+		return err
+	}
+	return &api.Error{Err: err, Message: err.Error(), Hint: "a node that runs keeps its own lines, and puts them to their safe values when it stops: systemctl stop edgefn"}
 }
 
 // edgeSource gives the source of a line's edges the node's words.

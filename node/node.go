@@ -216,7 +216,10 @@ func (n *Node) prepare() (unlock func(), err error) {
 		path string
 		mode fs.FileMode
 	}{{n.cfg.DataDir, 0o700}, {n.cfg.RunDir, 0o755}} {
-		if err := os.MkdirAll(d.path, d.mode); err != nil {
+		err := os.MkdirAll(d.path, d.mode)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, &api.Error{Err: err, Message: fmt.Sprintf("make folder: %v", err), Hint: "start the node as root"}
+		} else if err != nil {
 			return nil, fmt.Errorf("make folder: %w", err)
 		}
 	}

@@ -68,22 +68,36 @@ func (f *Feed) settle(err error) {
 	}
 }
 
-// Drain waits until all that the Sink has taken is settled, at most for a time.
-// It logs how many events are lost with it, or will be if the node ends before
-// they are settled. Deliver has returned for the last time.
-func (f *Feed) Drain(limit time.Duration) {
+// Idle waits until all that the Sink has taken is settled, or ctx is done. It is
+// called by the goroutine that calls Deliver.
+func (f *Feed) Idle(ctx context.Context) {
+	select {
+	case <-f.whenIdle():
+	case <-ctx.Done():
+	}
+}
+
+// whenIdle is closed when all is settled. One goroutine waits at a time.
+func (f *Feed) whenIdle() <-chan struct{} {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	idle := make(chan struct{})
 	if f.unsettled == 0 {
 		close(idle)
 	} else {
 		f.idle = idle
 	}
-	f.mu.Unlock()
+	return idle
+}
+
+// Drain waits until all that the Sink has taken is settled, at most for a time.
+// It logs how many events are lost with it, or will be if the node ends before
+// they are settled. Deliver has returned for the last time.
+func (f *Feed) Drain(limit time.Duration) {
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
-	case <-idle:
+	case <-f.whenIdle():
 	case <-t.C:
 	}
 	f.mu.Lock()

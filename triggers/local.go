@@ -102,6 +102,9 @@ func (l *Local) Reached(err error) {
 // Deliver hands an event over; see Feed.
 func (l *Local) Deliver(ctx context.Context, e functions.Event) { l.feed.Deliver(ctx, e) }
 
+// Idle waits until all that was delivered is settled; see Feed.
+func (l *Local) Idle(ctx context.Context) { l.feed.Idle(ctx) }
+
 // Run listens and hands events to the Sink until ctx is done. Then it waits up to
 // LocalConfig.Drain for what the Sink has taken to be settled, and returns nil.
 // It runs once.

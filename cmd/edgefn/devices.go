@@ -109,7 +109,9 @@ func (a *app) printDevices(d api.Devices) error {
 		}
 		t.row(i.Name, i.Kind, i.What, i.Where, a.paint(i.State), cell(i.Value, 60), seen, holders(i.Holders), strings.Join(i.Listeners, ", "), cell(detail, 120))
 	}
-	if err := t.printTo(a.out); err != nil {
+	if len(d.Devices) == 0 {
+		a.message("no devices: the node's config names none")
+	} else if err := t.printTo(a.out); err != nil {
 		return err
 	}
 	t = newTable("OFFERED", "NAME", "WHAT", "USED BY", "CONFIG")
@@ -123,8 +125,10 @@ func (a *app) printDevices(d api.Devices) error {
 	if offered == 0 {
 		return nil
 	}
-	if err := a.printf("\n"); err != nil {
-		return err
+	if len(d.Devices) > 0 {
+		if err := a.printf("\n"); err != nil {
+			return err
+		}
 	}
 	return t.printTo(a.out)
 }

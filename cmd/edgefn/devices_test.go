@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,6 +30,19 @@ func TestDevicesThatCannotAllBeSeen(t *testing.T) {
 	b := backend()
 	b.Hard.Unseen = "GPIO chip gpiochip3: permission denied"
 	open(t, b).run("devices").want(t, 0, "greenhouse", "not all that the machine offers can be seen: GPIO chip gpiochip3: permission denied\n")
+}
+
+func TestNoDevices(t *testing.T) {
+	b := backend()
+	b.Hard.Devices = nil
+	s := open(t, b)
+	o := s.run("devices")
+	o.want(t, 0, "gpiochip:pinctrl-bcm2711/4", "the node's config names none")
+	if strings.Contains(o.out, "DRIVEN BY") || strings.HasPrefix(o.out, "\n") {
+		t.Errorf("a table of nothing:\n%s", o.out)
+	}
+	b.Hard.Found = nil
+	s.run("devices").want(t, 0, "", "the node's config names none")
 }
 
 func TestSafe(t *testing.T) {

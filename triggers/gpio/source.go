@@ -86,5 +86,8 @@ func (s *Source) listen(ctx context.Context, l *triggers.Local) error {
 			lost, logged = 0, time.Now()
 		}
 		l.Deliver(ctx, Event(s.cfg.Node, g.Line, e))
+		if g.Coalesce {
+			l.Idle(ctx) // what comes meanwhile waits in the line's queue, where it becomes one
+		}
 	})
 }

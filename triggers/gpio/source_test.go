@@ -3,6 +3,7 @@ package gpio_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -180,6 +181,67 @@ func TestSourceWhileTheFunctionIsFull(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// late keeps what it takes until it is told to settle it.
+type late struct{ all []triggers.Delivery }
+
+func (l *late) Deliver(_ context.Context, d triggers.Delivery) error {
+	l.all = append(l.all, d)
+	return nil
+}
+
+// Edges become one while the one before them is handled, although the function
+// has room for more.
+func TestSourceCoalesces(t *testing.T) {
+	for _, tt := range []struct {
+		coalesce bool
+		want     []string // number and coalesced
+	}{
+		{false, []string{"1 0", "2 0", "3 0", "4 0", "5 0"}},
+		{true, []string{"1 0", "5 3"}},
+	} {
+		t.Run(fmt.Sprint(tt.coalesce), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d, m := machine(t)
+				to := &late{}
+				s, err := gpio.New(gpio.Config{Binding: binding(functions.GPIOTrigger{Line: "door", Edge: functions.EdgeBoth, Coalesce: tt.coalesce}), Sink: to, Node: "pi", Devices: d})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- s.Run(ctx) }()
+				synctest.Wait()
+				for i := range 5 {
+					if err := m.SetLine("door", i%2 == 0); err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+				}
+				var got []string
+				for i := 0; i < len(to.all); i++ {
+					var e struct {
+						Seq       int `json:"line_seq"`
+						Coalesced int
+					}
+					if err := json.Unmarshal(to.all[i].Event.Data, &e); err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, fmt.Sprintf("%d %d", e.Seq, e.Coalesced))
+					to.all[i].Settle(nil)
+					synctest.Wait()
+				}
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // shaky are devices that refuse at first.
