@@ -65,6 +65,7 @@ func (s *Source) listen(ctx context.Context, l *triggers.Local) error {
 		l.Reached(sample.Err) // nil but of a fault
 		if sample, ok := s.filter.pass(sample); ok {
 			l.Deliver(ctx, Event(s.cfg.Node, t.Device, sample))
+			l.Idle(ctx) // a reading that comes meanwhile waits at the sensor, where a newer one takes its place
 		}
 	})
 }

@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -200,6 +201,85 @@ func TestSourceOfASensorThatIsNotThere(t *testing.T) {
 		if state, err := s.Status(); state != triggers.StateRefused || !errors.Is(err, drivers.ErrUnknown) {
 			t.Errorf("status %s %v, want refused", state, err)
 		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// late keeps what it takes until it is told to settle it.
+type late struct{ all []triggers.Delivery }
+
+func (l *late) Deliver(_ context.Context, d triggers.Delivery) error {
+	l.all = append(l.all, d)
+	return nil
+}
+
+// While a function works on a reading the next ones give way to the newest, and
+// faults and recoveries do not.
+func TestSourceOfASlowFunction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := sim.New()
+		d, err := drivers.New(drivers.Config{Driver: m, Specs: []drivers.Spec{{Name: "greenhouse", Sensor: "bme280", Bus: "i2c-1"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = d.Close() }()
+		var to late
+		s, err := New(Config{
+			Sink: &to, Node: "pi", Devices: d,
+			Binding: triggers.Binding{Function: "fan", Trigger: functions.Trigger{Name: "slow", Sensor: &functions.SensorTrigger{
+				Device: "greenhouse", Every: time.Second, Events: []functions.SensorEvent{functions.SensorReading, functions.SensorFault, functions.SensorRecovered},
+			}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		pass := func(celsius float64, seconds int) {
+			t.Helper()
+			if err := m.SetSensor("greenhouse", "temperature", celsius); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(seconds) * time.Second)
+			synctest.Wait()
+		}
+		pass(20, 1)
+		pass(21, 5)
+		pass(22, 5)
+		if err := m.Fail("greenhouse", drivers.ErrFault); err != nil {
+			t.Fatal(err)
+		}
+		pass(23, 5)
+		if err := m.Fail("greenhouse", nil); err != nil {
+			t.Fatal(err)
+		}
+		pass(24, 20)
+		var got []string
+		for i := 0; i < len(to.all); i++ {
+			e := to.all[i].Event
+			var values struct {
+				Temperature float64 `json:"temperature_C"`
+			}
+			if err := json.Unmarshal(e.Data, &values); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(e.Type[len("edgefn.sensor."):], " ", values.Temperature))
+			if i < 4 {
+				to.all[i].Settle(nil)
+				synctest.Wait()
+			}
+		}
+		if diff := cmp.Diff([]string{"reading 20", "reading 22", "fault 0", "recovered 24", "reading 24"}, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		to.all[4].Settle(nil)
+		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
