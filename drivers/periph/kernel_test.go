@@ -22,7 +22,7 @@ const mustRun = "EDGEFN_TEST_KERNEL"
 func simulated(t *testing.T, label string) (*gpiosim.Sim, *gpiosim.Chip) {
 	t.Helper()
 	s, err := gpiosim.NewSim(gpiosim.WithName("edgefn-"+label), gpiosim.WithBank(gpiosim.NewBank(label, 8,
-		gpiosim.WithNamedLine(0, "BUTTON"), gpiosim.WithNamedLine(1, "RELAY1"), gpiosim.WithNamedLine(2, "VALVE"),
+		gpiosim.WithNamedLine(0, "BUTTON"), gpiosim.WithNamedLine(1, "LAMP1"), gpiosim.WithNamedLine(2, "VALVE"),
 		gpiosim.WithNamedLine(3, "HOG"), gpiosim.WithHoggedLine(3, "piggy", gpiosim.HogDirectionOutputLow),
 		gpiosim.WithNamedLine(5, "PIN"))))
 	if err != nil {
@@ -112,7 +112,7 @@ func TestKernelLines(t *testing.T) {
 	specs := []drivers.Spec{
 		{Name: "door", Line: "BUTTON"},
 		{Name: "bell", Line: "gpiochip:edgefn-sim/4", Pull: drivers.PullUp, ActiveLow: true},
-		{Name: "relay", Line: "RELAY1", Direction: drivers.Out, Safe: drivers.Low, Initial: drivers.High},
+		{Name: "relay", Line: "LAMP1", Direction: drivers.Out, Safe: drivers.Low, Initial: drivers.High},
 		{Name: "valve", Line: "VALVE", Direction: drivers.Out, Safe: drivers.High, ActiveLow: true},
 	}
 	d, err := drivers.New(drivers.Config{Driver: New(Config{}), Specs: specs})

@@ -15,7 +15,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -60,10 +62,9 @@ func Start(ctx context.Context, image Image, dir string, log *slog.Logger) (*Mac
 	m.cmd = qemu(ctx, boot{image: image, initramfs: initramfs, console: m.Console(), ssh: port})
 	var said bytes.Buffer
 	m.cmd.Stdout, m.cmd.Stderr = &said, &said
-	if err := m.cmd.Start(); err != nil {
+	if err := m.launch(); err != nil {
 		return nil, fmt.Errorf("start the emulator (from the package qemu-system-arm): %w", err)
 	}
-	go func() { _ = m.cmd.Wait(); close(m.gone) }()
 	start := time.Now()
 	if err := m.await(ctx, ""); err != nil {
 		m.Stop()
@@ -71,6 +72,24 @@ func Start(ctx context.Context, image Image, dir string, log *slog.Logger) (*Mac
 	}
 	log.Info("the gateway is up", "took", time.Since(start).Round(100*time.Millisecond).String())
 	return m, nil
+}
+
+// launch starts the emulator, which does not outlive this process: Linux sends
+// the signal when the thread that started it ends, and that waits here.
+func (m *Machine) launch() error {
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := m.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = m.cmd.Wait()
+			close(m.gone)
+		}
+	}()
+	return <-started
 }
 
 // runFiles are the files that make an image this run's gateway. The keys go
