@@ -10,7 +10,8 @@
 //	           transaction that nobody else sees (transaction.go)
 //	commit     state, the event's id and what is to be sent go to the store in
 //	           one transaction; an invocation that neither wrote state nor
-//	           invoked makes none: its messages are published at once (commit.go)
+//	           invoked makes none: its messages are published and its lines
+//	           driven at once (commit.go)
 //	settle     the sender is told; or the event is tried again by the retry
 //	           schedule (settle.go) and in the end dead-lettered (dead.go)
 //
@@ -27,6 +28,16 @@
 // tried again until the node stops. An invocation that read state which another
 // one then changed is run again, up to 16 times, before that counts as one
 // failed attempt.
+//
+// # Lines
+//
+// A version claims the outputs of its grants before it is written to the store,
+// so that of two deploys one is refused (devices.go). Commands of lines that go
+// through a transaction are carried out by the outbox, in their order: a set at
+// least once, a pulse at most once across a crash (outboxline.go). A function
+// that fails three times in a row, that is removed or does not want a line any
+// more loses what it commands, also what still waits. When the node stops, every
+// output goes to its safe value once nothing runs that could command it.
 //
 // # Versions
 //

@@ -122,7 +122,7 @@ type VersionInfo struct {
 // SourceInfo is the state of a trigger's source.
 type SourceInfo struct {
 	Trigger string `json:"trigger"`
-	State   string `json:"state"` // "connected", "connecting", "refused"
+	State   string `json:"state"` // "connected", "connecting", "refused", "stopped"; of a device also "offline"
 	Error   string `json:"error,omitempty"`
 }
 
