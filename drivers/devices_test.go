@@ -384,6 +384,44 @@ func TestOutputThatFails(t *testing.T) {
 	}
 }
 
+// A command that failed does not take place later, but the end of a pulse does.
+func TestCommandThatFailedIsNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, m := opened(t)
+		relay := m.outputs["relay"]
+		fail := func(err error) { relay.mu.Lock(); relay.err = err; relay.mu.Unlock() }
+		hold := func(priority int) { // has the commands that there are count again
+			t.Helper()
+			if err := d.Hold("f", []Lease{{"relay", priority}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hold(1)
+		unplugged := fmt.Errorf("%w: unplugged", ErrFault)
+		fail(unplugged)
+		if err := d.Set(t.Context(), "f", "relay", true); !errors.Is(err, ErrFault) {
+			t.Errorf("got %v, want ErrFault", err)
+		}
+		fail(nil)
+		hold(2)
+		if got := relay.told(); got != "L" {
+			t.Errorf("told %s after a set that failed, want L", got)
+		}
+		done := make(chan error)
+		go func() { done <- d.Pulse(t.Context(), "f", "relay", time.Second) }()
+		synctest.Wait()
+		fail(unplugged)
+		if err := <-done; !errors.Is(err, ErrFault) {
+			t.Errorf("got %v, want ErrFault", err)
+		}
+		fail(nil)
+		hold(3)
+		if got := relay.told(); got != "LHL" {
+			t.Errorf("told %s after a pulse whose end failed, want LHL", got)
+		}
+	})
+}
+
 func TestBus(t *testing.T) {
 	d, m := opened(t)
 	m.missing["i2c-7"] = true

@@ -124,7 +124,7 @@ func (o *output) command(ctx context.Context, closing <-chan struct{}, function 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := o.put(l, gone, on); err != nil || pulse == 0 {
+	if err := o.put(l, gone, on, false); err != nil || pulse == 0 {
 		return err
 	}
 	t := time.NewTimer(pulse)
@@ -140,14 +140,16 @@ func (o *output) command(ctx context.Context, closing <-chan struct{}, function 
 		ended = ctx.Err()
 	}
 	off := false
-	if err := o.put(l, gone, &off); err != nil {
+	if err := o.put(l, gone, &off, true); err != nil {
 		return err
 	}
 	return ended
 }
 
-// put stores a command and lets it count.
-func (o *output) put(l *lease, gone <-chan struct{}, on *bool) error {
+// put stores a command and lets it count. One that the line does not take is not
+// stored, or it would take place later though its caller was told that it had
+// failed; but the end of a pulse is.
+func (o *output) put(l *lease, gone <-chan struct{}, on *bool, end bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	select {
@@ -158,8 +160,13 @@ func (o *output) put(l *lease, gone <-chan struct{}, on *bool) error {
 	if o.dev == nil {
 		return ErrClosed
 	}
+	before := l.command
 	l.command = on
-	return o.drive(o.due())
+	err := o.drive(o.due())
+	if err != nil && !end {
+		l.command = before
+	}
+	return err
 }
 
 // due is the level that the holders' commands make. The caller holds mu.

@@ -339,6 +339,22 @@ func TestDevicesAreListedThoughNotAllCanBeSeen(t *testing.T) {
 	}
 }
 
+// A fault in the config keeps no output from being safe but its own.
+func TestSafeOfAConfigWithFaults(t *testing.T) {
+	cfg := node.Defaults()
+	cfg.Hardware = node.HardwareSim
+	cfg.Devices = []drivers.Spec{
+		{Name: "relay", Where: "c.yaml:2", Line: "GPIO27", Direction: drivers.Out, Safe: drivers.Low},
+		{Name: "lamp", Where: "c.yaml:3", Line: "GPIO22", Direction: drivers.Out},
+		{Name: "attic", Where: "c.yaml:4", Sensor: "bme281", Bus: "i2c-1"},
+	}
+	names, err := node.Safe(t.Context(), &cfg)
+	if !cmp.Equal(names, []string{"relay"}) {
+		t.Errorf("safe are %v, want the relay", names)
+	}
+	wantError(t, err, api.ErrInvalid, `c.yaml:3: device "lamp": safe is missing`)
+}
+
 // watched calls closed when the outputs are safe.
 type watched struct {
 	node.Devices

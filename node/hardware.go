@@ -64,11 +64,9 @@ func (h hardware) Simulate(name, what string) error {
 }
 
 // Safe puts every output of a config to its safe value, lets go of them and
-// returns their names. It is for a machine whose node was killed.
+// returns their names. It is for a machine whose node was killed: what is wrong
+// with one device keeps no other from being safe.
 func Safe(ctx context.Context, cfg *Config) ([]string, error) {
-	if err := drivers.Validate(cfg.Devices); err != nil {
-		return nil, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error()}
-	}
 	d := driver(cfg)
 	var names []string
 	var faults []error
@@ -76,7 +74,12 @@ func Safe(ctx context.Context, cfg *Config) ([]string, error) {
 		if s.Direction != drivers.Out {
 			continue
 		}
-		if err := drivers.Safe(ctx, []drivers.Spec{s}, d, cfg.Logger); err != nil {
+		one := []drivers.Spec{s}
+		if err := drivers.Validate(one); err != nil {
+			faults = append(faults, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error()})
+			continue
+		}
+		if err := drivers.Safe(ctx, one, d, cfg.Logger); err != nil {
 			faults = append(faults, err)
 			continue
 		}
