@@ -171,9 +171,10 @@ type cable struct {
 	to string
 	wg sync.WaitGroup
 
-	mu   sync.Mutex
-	ncs  []net.Conn
-	down bool
+	mu    sync.Mutex
+	ncs   []net.Conn
+	down  bool
+	acked int // PUBACK and PUBCOMP packets that went to the broker
 }
 
 func newCable(t *testing.T, to string) *cable {
@@ -215,13 +216,65 @@ func (c *cable) serve() {
 		c.mu.Lock()
 		c.ncs = append(c.ncs, in, out)
 		c.mu.Unlock()
-		for _, p := range [][2]net.Conn{{in, out}, {out, in}} {
+		for _, p := range []struct {
+			to   io.Writer
+			from net.Conn
+		}{{in, out}, {&ackCounter{c: c, to: out}, in}} {
 			c.wg.Go(func() {
-				_, _ = io.Copy(p[0], p[1])
-				_, _ = p[0].Close(), p[1].Close()
+				_, _ = io.Copy(p.to, p.from)
+				_, _ = in.Close(), out.Close()
 			})
 		}
 	}
+}
+
+// wantAcked waits until so many messages in all were acknowledged to the broker.
+func (c *cable) wantAcked(t *testing.T, want int) {
+	t.Helper()
+	eventually(t, "the broker's acknowledgement", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.acked >= want
+	})
+}
+
+// ackCounter counts the acknowledgements in what a client sends.
+type ackCounter struct {
+	c     *cable
+	to    io.Writer
+	kind  byte   // of the packet that is under way
+	shift int    // of the next byte of its length; -1: the length is known
+	left  uint32 // bytes of it that are to come
+}
+
+func (a *ackCounter) Write(p []byte) (int, error) {
+	n, err := a.to.Write(p)
+	acks := 0
+	for _, b := range p[:n] {
+		switch {
+		case a.kind == 0: // a fixed header begins [MQTT 2.2]
+			a.kind, a.shift, a.left = b>>4, 0, 0
+			continue
+		case a.shift >= 0:
+			a.left |= uint32(b&0x7f) << a.shift
+			if a.shift += 7; b&0x80 != 0 {
+				continue
+			}
+			a.shift = -1
+		default:
+			a.left--
+		}
+		if a.left == 0 {
+			if a.kind == 4 || a.kind == 7 { // PUBACK, PUBCOMP
+				acks++
+			}
+			a.kind = 0
+		}
+	}
+	a.c.mu.Lock()
+	a.c.acked += acks
+	a.c.mu.Unlock()
+	return n, err
 }
 
 // cut breaks every connection; new ones work.

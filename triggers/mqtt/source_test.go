@@ -82,6 +82,7 @@ func TestAcknowledgesWhenSettled(t *testing.T) {
 			eventually(t, "the message to come again", func() bool { return s.Stats().Repeats == 1 })
 			first.Settle(nil)
 			first.Settle(errors.New("a second time")) // counts for nothing
+			line.wantAcked(t, 1)
 			publish(t, p, "a/b", "two", qos)
 			second := got.next(t)
 			if string(second.Event.Data) != "two" {
@@ -95,6 +96,7 @@ func TestAcknowledgesWhenSettled(t *testing.T) {
 			line.pull(false)
 			eventually(t, "the message to come again", func() bool { return s.Stats().Repeats == 2 })
 			_ = await(t, s, mqtt.StateConnected)
+			line.wantAcked(t, 2)
 
 			publish(t, p, "a/b", "three", qos)
 			third := got.next(t)
