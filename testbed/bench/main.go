@@ -64,7 +64,7 @@ func show(rows []row) {
 	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "WHAT\tEDGEFN\tPLAIN\tUNIT\tRATIO\tAGAINST")
 	for _, r := range rows {
-		fmt.Fprintf(tw, "%s\t%.2f\t%.2f\t%s\t%.2f\t%s\n", r.Name, r.Edgefn, r.Plain, r.Unit, r.Ratio, r.Against)
+		fmt.Fprintf(tw, "%s\t%.2f\t%.2f\t%s\t%.2g\t%s\n", r.Name, r.Edgefn, r.Plain, r.Unit, r.Ratio, r.Against)
 	}
 	_ = tw.Flush()
 }
