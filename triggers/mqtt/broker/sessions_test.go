@@ -138,6 +138,7 @@ func TestNeverSentHasNoDup(t *testing.T) {
 	sub := dial(t, s.Addr(), options{id: "sub", keep: true})
 	sub.subscribe("x", 1)
 	sub.goodbye()
+	eventually(t, "the client is away", func() bool { return s.Stats().Clients == 0 })
 	dial(t, s.Addr(), options{id: "pub"}).send("x", 1, 0, 1)
 	s = s.again(t)
 	if m := dial(t, s.Addr(), options{id: "sub", keep: true}).wantPublish(); m.dup {
