@@ -232,6 +232,9 @@ func (c *Client) do(ctx context.Context, q call) (*http.Response, error) {
 	if q.ctype != "" {
 		req.Header.Set("Content-Type", q.ctype)
 	}
+	// What is refused while it is sent breaks its connection, which the next
+	// request must not find.
+	req.Close = q.body != nil
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.lost(ctx, err)
