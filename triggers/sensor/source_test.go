@@ -119,16 +119,23 @@ func (s *sink) Deliver(_ context.Context, d triggers.Delivery) error {
 	return nil
 }
 
+// greenhouse opens a simulated sensor of that name. The caller closes it.
+func greenhouse(t *testing.T) (*sim.Driver, *drivers.Devices) {
+	t.Helper()
+	m := sim.New()
+	d, err := drivers.New(drivers.Config{Driver: m, Specs: []drivers.Spec{{Name: "greenhouse", Sensor: "bme280", Bus: "i2c-1"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return m, d
+}
+
 func TestSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := sim.New()
-		d, err := drivers.New(drivers.Config{Driver: m, Specs: []drivers.Spec{{Name: "greenhouse", Sensor: "bme280", Bus: "i2c-1"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Open(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		m, d := greenhouse(t)
 		defer func() { _ = d.Close() }()
 		var to sink
 		s, err := New(Config{
@@ -219,14 +226,7 @@ func (l *late) Deliver(_ context.Context, d triggers.Delivery) error {
 // faults and recoveries do not.
 func TestSourceOfASlowFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := sim.New()
-		d, err := drivers.New(drivers.Config{Driver: m, Specs: []drivers.Spec{{Name: "greenhouse", Sensor: "bme280", Bus: "i2c-1"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Open(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		m, d := greenhouse(t)
 		defer func() { _ = d.Close() }()
 		var to late
 		s, err := New(Config{
