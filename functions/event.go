@@ -115,3 +115,16 @@ type Usage struct {
 	PeakMemory int64         // bytes, of the whole process tree
 	Cold       bool          // the event had to wait for its instance to start
 }
+
+// LineOf is the line that an effect commands; empty: it commands none.
+func LineOf(e Effect) string {
+	switch e := e.(type) {
+	case SetLine:
+		return e.Line
+	case PulseLine:
+		return e.Line
+	case ReleaseLine:
+		return e.Line
+	}
+	return ""
+}

@@ -14,6 +14,8 @@ import (
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/functions/wire"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
 // Functions implements api.Backend.
@@ -26,18 +28,19 @@ func (n *Node) Functions(context.Context) ([]api.FunctionInfo, error) {
 }
 
 func (n *Node) info(d *deployment) api.FunctionInfo {
-	fn, v := d.svc.spec(), d.svc.current()
+	fn := d.svc.Spec()
 	d.mu.Lock()
+	v := d.active
 	i := api.FunctionInfo{
 		Name: d.name, Version: d.record.Version, Runtime: fn.Runtime, Triggers: []string{},
-		Deployed: d.record.Deployed, Error: d.failing, Queued: d.svc.queued(), Dead: n.dead.count(d.name),
+		Deployed: d.record.Deployed, Error: d.failing, Queued: d.svc.Queued(), Dead: n.settler.Dead.Count(d.name),
 	}
 	starting := d.starting != nil
 	d.mu.Unlock()
 	for _, t := range fn.Triggers {
 		switch {
 		case t.MQTT != nil:
-			i.Triggers = append(i.Triggers, fmt.Sprintf("mqtt %s %s", brokerName(t.MQTT.Broker), t.MQTT.Topic))
+			i.Triggers = append(i.Triggers, fmt.Sprintf("mqtt %s %s", settle.BrokerName(t.MQTT.Broker), t.MQTT.Topic))
 		case t.GPIO != nil:
 			i.Triggers = append(i.Triggers, fmt.Sprintf("gpio %s %s", t.GPIO.Line, t.GPIO.Edge))
 		case t.Sensor != nil:
@@ -50,7 +53,7 @@ func (n *Node) info(d *deployment) api.FunctionInfo {
 		i.Instances = s.Instances
 	}
 	if i.Error == "" {
-		i.Error = d.svc.blocked()
+		i.Error = d.svc.Blocked()
 	}
 	if i.Error == "" {
 		i.Error = s.LastError
@@ -74,7 +77,7 @@ func (n *Node) Describe(_ context.Context, name string) (api.FunctionDetail, err
 	if err != nil {
 		return api.FunctionDetail{}, err
 	}
-	out := api.FunctionDetail{FunctionInfo: n.info(d), Function: *d.svc.spec(), Usage: n.usage.of(name), Sources: n.sources(d)}
+	out := api.FunctionDetail{FunctionInfo: n.info(d), Function: *d.svc.Spec(), Usage: api.Usage(n.settler.Usage.Of(name)), Sources: n.sources(d)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, v := range d.versions {
@@ -113,7 +116,7 @@ func (n *Node) Invoke(ctx context.Context, name string, r api.InvokeRequest) (ap
 		out.Failure = functions.Failf(functions.FailPayload, "the event has %d bytes of data, this node takes %d", len(e.Data), n.cfg.MaxPayload())
 		return out, nil
 	}
-	v := d.svc.current()
+	v := d.svc.Current()
 	if v == nil {
 		return out, n.notServing(d)
 	}
@@ -122,15 +125,15 @@ func (n *Node) Invoke(ctx context.Context, name string, r api.InvokeRequest) (ap
 		ctx, cancel = context.WithTimeout(ctx, r.Wait)
 		defer cancel()
 	}
-	stop := n.logs.of(name).collect(out.Invocation)
-	res, err := n.exec.run(ctx, v, request{
-		attempt: 1, event: e, ownID: r.ID != "", noWait: true, invocation: out.Invocation,
+	stop := n.logs.Of(name).Collect(out.Invocation)
+	res, err := v.Run(ctx, n.settler, settle.Request{
+		Attempt: 1, Event: e, OwnID: r.ID != "", NoWait: true, Invocation: out.Invocation,
 	})
-	d.svc.tallyRun(err)
+	d.svc.Tally(err)
 	out.Logs = stop()
-	out.Repeat = res.repeat
-	out.Data, out.DataContentType = res.outcome.Result.Data, res.outcome.Result.DataContentType
-	u := res.outcome.Usage
+	out.Repeat = res.Repeat
+	out.Data, out.DataContentType = res.Outcome.Result.Data, res.Outcome.Result.DataContentType
+	u := res.Outcome.Usage
 	out.WallMS, out.CPUMS = u.Wall.Seconds()*1e3, u.CPU.Seconds()*1e3
 	out.PeakMemory, out.Cold = u.PeakMemory, u.Cold
 	var f *functions.Failure
@@ -170,7 +173,7 @@ func (n *Node) Logs(ctx context.Context, name string, o api.LogOptions, f func(a
 	if _, err := n.find(name); err != nil {
 		return err
 	}
-	return n.logs.of(name).read(ctx, o, f)
+	return n.logs.Of(name).Read(ctx, o, f)
 }
 
 // stateKeyOf checks a key and returns where it is in the store.
@@ -181,10 +184,10 @@ func (n *Node) stateKeyOf(name, key string) (string, error) {
 	if key == "" {
 		return "", fmt.Errorf("%w: state key is empty", api.ErrInvalid)
 	}
-	if err := checkKeyText(key); err != nil {
+	if err := settle.CheckKey(key); err != nil {
 		return "", fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
-	return keyState + name + "/" + key, nil
+	return settle.StateKey(name, key), nil
 }
 
 // StateGet implements api.Backend.
@@ -205,28 +208,18 @@ func (n *Node) StateGet(ctx context.Context, name, key string) ([]byte, error) {
 
 // StatePut implements api.Backend.
 func (n *Node) StatePut(ctx context.Context, name, key string, value []byte) error {
-	k, err := n.stateKeyOf(name, key)
-	if err != nil {
+	if _, err := n.stateKeyOf(name, key); err != nil {
 		return err
 	}
 	if len(value) > functions.MaxValue {
 		return fmt.Errorf("%w: the value has %d bytes, at most %d are possible", api.ErrInvalid, len(value), functions.MaxValue)
 	}
-	tx := newTransaction(&functions.Function{Name: name}, n.st, n, n.cfg.MaxPayload())
-	tx.writes[k] = write{value: value}
-	undo, err := n.quota.admit(ctx, tx)
-	if err != nil {
-		var f *functions.Failure
-		if errors.As(err, &f) {
-			return fmt.Errorf("%w: %s", api.ErrFull, f.Message)
-		}
-		return err
+	err := n.settler.PutState(ctx, name, key, value)
+	var f *functions.Failure
+	if errors.As(err, &f) {
+		return fmt.Errorf("%w: %s", api.ErrFull, f.Message)
 	}
-	if err := n.commitOnce(ctx, tx.stateOps()); err != nil {
-		undo()
-		return storeError(err)
-	}
-	return nil
+	return storeErrorOrNil(err)
 }
 
 // StateDelete implements api.Backend.
@@ -234,7 +227,7 @@ func (n *Node) StateDelete(ctx context.Context, name, key string) error {
 	if _, err := n.StateGet(ctx, name, key); err != nil {
 		return err
 	}
-	return storeErrorOrNil(n.commitOnce(ctx, []store.Op{{Key: keyState + name + "/" + key, Delete: true}}))
+	return storeErrorOrNil(n.commitOnce(ctx, []store.Op{{Key: settle.StateKey(name, key), Delete: true}}))
 }
 
 // stateLimit bounds one answer of StateList.
@@ -248,7 +241,7 @@ func (n *Node) StateList(ctx context.Context, name, prefix, after string, limit 
 	if limit <= 0 || limit > stateLimit {
 		limit = stateLimit
 	}
-	space := keyState + name + "/"
+	space := settle.StateKey(name, "")
 	r := store.Read{}
 	if after != "" {
 		r.After = space + after
@@ -278,11 +271,11 @@ func (n *Node) Usage(_ context.Context, name string) ([]api.Usage, error) {
 		if _, err := n.find(name); err != nil {
 			return nil, err
 		}
-		return []api.Usage{n.usage.of(name)}, nil
+		return []api.Usage{api.Usage(n.settler.Usage.Of(name))}, nil
 	}
 	out := []api.Usage{}
 	for _, d := range n.deployments() {
-		out = append(out, n.usage.of(d.name))
+		out = append(out, api.Usage(n.settler.Usage.Of(d.name)))
 	}
 	return out, nil
 }
@@ -312,7 +305,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 }
 
 func (n *Node) storeStatus(ctx context.Context) api.ComponentStatus {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	address := "embedded"
 	if len(n.cfg.Store.Endpoints) > 0 {

@@ -13,6 +13,8 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/settle/durable"
 	"github.com/edgefn/edgefn/triggers"
 )
 
@@ -37,7 +39,7 @@ func sameSession(a, b functions.Trigger) bool {
 
 // isLocal reports whether the broker inside the node serves a trigger.
 func isLocal(t *functions.Trigger) bool {
-	return t.MQTT != nil && brokerName(t.MQTT.Broker) == functions.LocalBroker
+	return t.MQTT != nil && settle.BrokerName(t.MQTT.Broker) == functions.LocalBroker
 }
 
 // sourced returns the triggers of a function that need a source.
@@ -123,7 +125,7 @@ func (n *Node) bindLocal() {
 	defer n.binding.Unlock()
 	var set []triggers.Binding
 	for _, d := range n.deployments() {
-		for _, t := range d.svc.spec().Triggers {
+		for _, t := range d.svc.Spec().Triggers {
 			if isLocal(&t) {
 				set = append(set, triggers.Binding{Function: d.name, Trigger: t})
 			}
@@ -134,7 +136,7 @@ func (n *Node) bindLocal() {
 
 // sources tells the state of each trigger's source.
 func (n *Node) sources(d *deployment) []api.SourceInfo {
-	fn := d.svc.spec()
+	fn := d.svc.Spec()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := make([]api.SourceInfo, 0, len(fn.Triggers))
@@ -176,7 +178,7 @@ func (e *endings) end(ctx context.Context, broker, clientID string) error {
 	if err == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	if _, serr := e.n.st.Commit(ctx, nil, []store.Op{{Key: endingKey(broker, clientID)}}); serr != nil {
 		e.n.log.Warn("session at broker stays", logBroker, broker, "client", clientID, logErr, serr)
@@ -194,7 +196,7 @@ func (e *endings) try(ctx context.Context, broker, clientID string) error {
 func (e *endings) keep(ctx context.Context, broker, clientID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	key := endingKey(broker, clientID)
 	if entry, _, err := e.n.st.Get(ctx, key, store.Read{}); err == nil && entry.Version == 0 {
@@ -210,7 +212,7 @@ func (e *endings) run(ctx context.Context) {
 	t := time.NewTicker(endEvery)
 	defer t.Stop()
 	for {
-		err := eachKey(ctx, e.n.st, keyEnding, func(key string) {
+		err := durable.EachKey(ctx, e.n.st, keyEnding, func(key string) {
 			broker, id, _ := strings.Cut(strings.TrimPrefix(key, keyEnding), "/")
 			e.again(ctx, key, broker, id)
 		})
@@ -228,7 +230,7 @@ func (e *endings) run(ctx context.Context) {
 func (e *endings) again(ctx context.Context, key, broker, clientID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, storeTime+endTime)
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime+endTime)
 	defer cancel()
 	// It may be in use again since the list was made.
 	if entry, _, err := e.n.st.Get(ctx, key, store.Read{}); err != nil || entry.Version == 0 {

@@ -16,6 +16,8 @@ import (
 	"github.com/edgefn/edgefn/drivers"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
+	"github.com/edgefn/edgefn/node/logs"
+	"github.com/edgefn/edgefn/node/settle"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 )
 
@@ -49,8 +51,8 @@ type Config struct {
 	MQTT    MQTTConfig
 	Brokers map[string]mqtt.Broker // brokers outside, by name
 	Store   StoreConfig
-	Log     LogConfig
-	State   StateConfig
+	Log     logs.Config
+	State   settle.StateLimits
 
 	Hardware string         // what serves Devices: HardwareReal or HardwareSim
 	Devices  []drivers.Spec // in the order of the file
@@ -76,19 +78,6 @@ type StoreConfig struct {
 	KeyFile   string
 }
 
-// LogConfig bounds the log of each function.
-type LogConfig struct {
-	FileSize int64 // bytes of a file, then it is rotated
-	Files    int   // files kept, the current one included
-	Rate     int64 // bytes a second, over a longer time; what is above is dropped and counted
-}
-
-// StateConfig bounds the state of each function.
-type StateConfig struct {
-	Keys  int
-	Bytes int64
-}
-
 // Defaults returns the config of a node that was told nothing.
 func Defaults() Config {
 	name, err := os.Hostname()
@@ -102,8 +91,8 @@ func Defaults() Config {
 		SecretsDir: "/etc/edgefn/secrets",
 		MaxEvent:   wire.MaxFrame,
 		MQTT:       MQTTConfig{Addr: "127.0.0.1:1883"},
-		Log:        LogConfig{FileSize: 1 << 20, Files: 4, Rate: 64 << 10},
-		State:      StateConfig{Keys: 100_000, Bytes: 64 << 20},
+		Log:        logs.Config{FileSize: 1 << 20, Files: 4, Rate: 64 << 10},
+		State:      settle.StateLimits{Keys: 100_000, Bytes: 64 << 20},
 		Hardware:   HardwareReal,
 	}
 }
@@ -238,6 +227,5 @@ const (
 	flushTime    = 2 * time.Second  // committed messages have it when the node stops
 	storeTime    = 10 * time.Second // one call of the store
 	defaultWait  = time.Minute      // a new version has it to serve
-	flushUsage   = time.Minute      // between writes of what functions cost
 	keepVersions = 5                // per function, the active one included
 )

@@ -16,6 +16,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/edgefn/edgefn/drivers"
+	"github.com/edgefn/edgefn/node/logs"
+	"github.com/edgefn/edgefn/node/settle"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 )
 
@@ -229,8 +231,8 @@ func (f *configFile) into(c *Config) {
 	}
 	c.Brokers = f.Brokers
 	c.Store = StoreConfig{Endpoints: f.Store.Endpoints, CAFile: f.Store.TLS.CA, CertFile: f.Store.TLS.Cert, KeyFile: f.Store.TLS.Key}
-	c.Log = LogConfig{FileSize: int64(f.Log.Size), Files: f.Log.Files, Rate: int64(f.Log.Rate)}
-	c.State = StateConfig{Keys: f.State.Keys, Bytes: int64(f.State.Bytes)}
+	c.Log = logs.Config{FileSize: int64(f.Log.Size), Files: f.Log.Files, Rate: int64(f.Log.Rate)}
+	c.State = settle.StateLimits{Keys: f.State.Keys, Bytes: int64(f.State.Bytes)}
 }
 
 // checkKeys reports every key that the type has no field for, with its line and

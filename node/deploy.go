@@ -16,6 +16,8 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
 // Missing implements api.Backend.
@@ -169,12 +171,12 @@ func (n *Node) admit(fn *functions.Function) error {
 		}
 	}
 	for i, t := range fn.Triggers {
-		if t.MQTT != nil && !n.hasBroker(brokerName(t.MQTT.Broker)) {
-			fault(fmt.Sprintf("triggers[%d].mqtt.broker", i), "%s", n.noBroker(brokerName(t.MQTT.Broker)))
+		if t.MQTT != nil && !n.hasBroker(settle.BrokerName(t.MQTT.Broker)) {
+			fault(fmt.Sprintf("triggers[%d].mqtt.broker", i), "%s", n.noBroker(settle.BrokerName(t.MQTT.Broker)))
 		}
 	}
-	if fn.Output != nil && !n.hasBroker(brokerName(fn.Output.Broker)) {
-		fault("output.mqtt.broker", "%s", n.noBroker(brokerName(fn.Output.Broker)))
+	if fn.Output != nil && !n.hasBroker(settle.BrokerName(fn.Output.Broker)) {
+		fault("output.mqtt.broker", "%s", n.noBroker(settle.BrokerName(fn.Output.Broker)))
 	}
 	for i, s := range fn.Secrets {
 		field, name := fmt.Sprintf("secrets[%d]", i), filepath.Join(n.cfg.SecretsDir, s)
@@ -221,8 +223,8 @@ func (n *Node) noBroker(name string) string {
 // warnings are limits of a function that this machine cannot hold to.
 func (n *Node) warnings(fn *functions.Function) []string {
 	out := n.boxes.Warnings()
-	if fn.Dead.Bytes > n.budget.limit {
-		out = append(out, fmt.Sprintf("dead.bytes: the store has %s for all queues together", functions.FormatSize(n.budget.limit)))
+	if fn.Dead.Bytes > n.settler.QueueBytes() {
+		out = append(out, fmt.Sprintf("dead.bytes: the store has %s for all queues together", functions.FormatSize(n.settler.QueueBytes())))
 	}
 	return out
 }
@@ -260,7 +262,7 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 	}
 	progress(api.Progress{Step: "activate", Text: "switching to the new version"})
 	// From here on it is not given up half-way because a client went away.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*storeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*durable.StoreTime)
 	defer cancel()
 	r := functionRecord{Version: digest, Deployed: time.Now().UTC()}
 	n.claims.Lock()
@@ -288,7 +290,7 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 		n.functions[fn.Name] = d
 		n.mu.Unlock()
 	}
-	old := d.svc.activate(v)
+	old := d.activate(v)
 	claimed()
 	out := api.Deployed{Name: fn.Name, Version: digest, Nodes: []string{n.cfg.Name}, Warnings: n.warnings(fn)}
 	out.Warnings = append(out.Warnings, n.bind(ctx, d, fn)...)
@@ -305,7 +307,7 @@ func (n *Node) install(ctx context.Context, fn *functions.Function, digest strin
 
 // retryOld goes on bringing the version of record up, if that was halted.
 func (n *Node) retryOld(d *deployment) {
-	if d == nil || d.svc.current() != nil {
+	if d == nil || d.svc.Current() != nil {
 		return
 	}
 	d.mu.Lock()
@@ -388,10 +390,10 @@ func keepNewest(versions []versionRecord, active string) (keep []versionRecord, 
 
 // retire lets a version finish its events and ends it.
 func (n *Node) retire(ctx context.Context, v *version) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*v.function.Timeout+drainTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*v.Function.Timeout+drainTime)
 	defer cancel()
 	if err := v.pool.Drain(ctx); err != nil {
-		n.log.Warn("old version did not finish in time, its events are run again", logFunction, v.function.Name, logVersion, v.digest, logErr, err)
+		n.log.Warn("old version did not finish in time, its events are run again", logFunction, v.Function.Name, logVersion, v.Digest, logErr, err)
 	}
 	v.stop()
 }
@@ -411,7 +413,7 @@ func (n *Node) discard(ctx context.Context, digest string) {
 }
 
 func (n *Node) removeImage(ctx context.Context, digest string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), durable.StoreTime)
 	defer cancel()
 	if err := n.boxes.Remove(ctx, digest); err != nil {
 		n.log.Warn("image stays", logVersion, digest, logErr, err)

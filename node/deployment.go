@@ -15,6 +15,8 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
 // functionRecord is a function in the store: which version is active.
@@ -34,10 +36,11 @@ type versionRecord struct {
 // deployment is a function that is deployed here.
 type deployment struct {
 	name   string
-	svc    *service
+	svc    *settle.Service
 	served *task // svc's run
 
 	mu       sync.Mutex
+	active   *version // that serves; nil: none
 	record   functionRecord
 	versions []versionRecord // newest first
 	failing  string          // why the version of record does not serve; empty: it does, or starts
@@ -57,11 +60,25 @@ func (d *deployment) spec() versionRecord {
 	return versionRecord{Version: d.record.Version}
 }
 
+// activate has events run on v from now on, nil for none, and returns what they
+// ran on before.
+func (d *deployment) activate(v *version) (old *version) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old, d.active = d.active, v
+	if v == nil {
+		d.svc.Activate(nil)
+	} else {
+		d.svc.Activate(v.Version)
+	}
+	return old
+}
+
 // serving reports whether the version of record takes events.
 func (d *deployment) serving() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.failing == "" && d.starting == nil && d.svc.current() != nil
+	return d.failing == "" && d.starting == nil && d.svc.Current() != nil
 }
 
 func (d *deployment) setFailing(why string) {
@@ -83,22 +100,35 @@ func (d *deployment) halt() {
 	d.starting, d.failing = nil, ""
 }
 
+// checkBackoff is for a version that does not start.
+var checkBackoff = durable.Backoff{First: time.Second, Max: time.Minute}
+
 // newDeployment starts the service of a function; no version serves yet, so
 // its events wait.
 func (n *Node) newDeployment(r functionRecord, versions []versionRecord, fn *functions.Function) *deployment {
 	slices.SortFunc(versions, func(a, b versionRecord) int { return b.Deployed.Compare(a.Deployed) })
 	d := &deployment{name: fn.Name, record: r, versions: versions, sources: map[string]*boundSource{}}
-	l := n.logs.of(fn.Name)
-	d.svc = newService(fn, n.exec, n.dead, n.log, func() { n.loseLines(d.name) }, func(level, invocation, text string) {
+	l := n.logs.Of(fn.Name)
+	d.svc = n.settler.Service(fn, func() { n.loseLines(d.name) }, func(level, invocation, text string) {
 		digest := ""
-		if v := d.svc.current(); v != nil {
-			digest = v.digest
+		if v := d.svc.Current(); v != nil {
+			digest = v.Digest
 		}
-		l.note(digest, level, invocation, text)
+		l.Note(digest, level, invocation, text)
 	})
-	d.served = n.spawn(d.svc.run)
+	d.served = n.spawn(d.svc.Run)
 	return d
 }
+
+// version is a version with its pool.
+type version struct {
+	*settle.Version
+	pool Pool
+	task *task // the pool's run
+}
+
+// stop ends the pool and waits for it.
+func (v *version) stop() { v.task.stop() }
 
 // newVersion makes the pool of a version and runs it. The caller stops it.
 func (n *Node) newVersion(fn *functions.Function, digest string) (*version, error) {
@@ -110,10 +140,10 @@ func (n *Node) newVersion(fn *functions.Function, digest string) (*version, erro
 	if err != nil {
 		return nil, err
 	}
-	l := n.logs.of(fn.Name)
+	l := n.logs.Of(fn.Name)
 	p, err := n.parts.Pool(pool.Config{
 		Function: fn, Version: digest, Starter: starter, MaxFrame: int(n.cfg.MaxEvent),
-		Log: func(line pool.LogLine) { l.write(digest, line) },
+		Log: func(line pool.LogLine) { l.Write(digest, line) },
 	})
 	if err != nil {
 		return nil, err
@@ -123,7 +153,7 @@ func (n *Node) newVersion(fn *functions.Function, digest string) (*version, erro
 			n.log.Error("pool ended", logFunction, fn.Name, logVersion, digest, logErr, err)
 		}
 	})
-	return &version{function: fn, digest: digest, pool: p, stop: t.stop, shy: make(chan struct{}, 1)}, nil
+	return &version{Version: settle.NewVersion(fn, digest, p), pool: p, task: t}, nil
 }
 
 // checkVersion brings a version up far enough to know that its handler loads.
@@ -159,9 +189,9 @@ func (n *Node) bringUp(ctx context.Context, d *deployment) {
 		d.setFailing(why)
 		if tries == 1 {
 			log.Error("function does not start, its events wait", logErr, err)
-			n.logs.of(d.name).note(spec.Version, "error", "", "the function does not start, its events wait: "+why)
+			n.logs.Of(d.name).Note(spec.Version, "error", "", "the function does not start, its events wait: "+why)
 		}
-		if sleep(ctx, checkPatience.wait(tries)) != nil {
+		if durable.Sleep(ctx, checkBackoff.Wait(tries)) != nil {
 			return
 		}
 	}
@@ -189,7 +219,7 @@ func (n *Node) bringUpOnce(ctx context.Context, d *deployment, spec versionRecor
 		v.stop()
 		return context.Cause(ctx)
 	}
-	d.svc.activate(v)
+	d.activate(v)
 	return nil
 }
 
@@ -237,7 +267,7 @@ func (n *Node) deployments() []*deployment {
 // returned for it to be finished.
 func (n *Node) loadFunctions(ctx context.Context) (removing []string, err error) {
 	versions := map[string][]versionRecord{}
-	err = eachEntry(ctx, n.st, keyVersions, store.Read{Limit: 100}, func(e store.Entry) error {
+	err = durable.EachEntry(ctx, n.st, keyVersions, store.Read{Limit: 100}, func(e store.Entry) error {
 		name, _, _ := strings.Cut(strings.TrimPrefix(e.Key, keyVersions), "/")
 		var v versionRecord
 		if err := json.Unmarshal(e.Value, &v); err != nil {
@@ -249,7 +279,7 @@ func (n *Node) loadFunctions(ctx context.Context) (removing []string, err error)
 	if err != nil {
 		return nil, err
 	}
-	err = eachEntry(ctx, n.st, keyFunctions, store.Read{Limit: 500}, func(e store.Entry) error {
+	err = durable.EachEntry(ctx, n.st, keyFunctions, store.Read{Limit: 500}, func(e store.Entry) error {
 		name := strings.TrimPrefix(e.Key, keyFunctions)
 		var r functionRecord
 		if err := json.Unmarshal(e.Value, &r); err != nil {

@@ -11,8 +11,9 @@ import (
 
 	"github.com/edgefn/edgefn/drivers"
 	"github.com/edgefn/edgefn/functions"
-	"github.com/edgefn/edgefn/functions/wire"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/settle/outbox"
 )
 
 // Devices are the lines, sensors and buses of a node: *drivers.Devices. A
@@ -64,10 +65,6 @@ func (n *Node) lookAfterDevices(ctx context.Context) {
 	}
 }
 
-// maxLineFailures is how many failed attempts in a row make a function lose
-// what it commands: its lines go to their safe values until it succeeds again.
-const maxLineFailures = 3
-
 // leases are the outputs that a function wants to hold.
 func (n *Node) leases(fn *functions.Function) []drivers.Lease {
 	var out []drivers.Lease
@@ -97,7 +94,7 @@ func (n *Node) unhold(d *deployment, name string) {
 		n.devices.Drop(name)
 		return
 	}
-	if err := n.hold(d.svc.spec()); err != nil {
+	if err := n.hold(d.svc.Spec()); err != nil {
 		n.log.Error("function does not get its lines back", logFunction, name, logErr, err)
 	}
 }
@@ -165,7 +162,7 @@ func (n *Node) checkGPIO(function string, g *functions.GPIOTrigger, add faultOf)
 		if d.name == function {
 			continue
 		}
-		for _, t := range d.svc.spec().Triggers {
+		for _, t := range d.svc.Spec().Triggers {
 			if t.GPIO != nil && t.GPIO.Line == g.Line && t.GPIO.Debounce != g.Debounce {
 				add("debounce", "use the same, or remove that function to change it", "%v, but function %q has %q debounced for %v", g.Debounce, d.name, g.Line, t.GPIO.Debounce)
 				return
@@ -230,7 +227,7 @@ func (n *Node) busPaths(fn *functions.Function) ([]string, error) {
 	return out, nil
 }
 
-// actuate has one command of a line take place. It returns errGone where the
+// actuate has one command of a line take place. It returns outbox.ErrGone where the
 // function does not hold the line any more.
 func (n *Node) actuate(ctx context.Context, function string, e functions.Effect) (err error) {
 	switch e := e.(type) {
@@ -245,28 +242,28 @@ func (n *Node) actuate(ctx context.Context, function string, e functions.Effect)
 	}
 	// A chip that is away is ErrUnknown too, and comes back: that is no reason to
 	// let a command go.
-	if line := lineOf(e); errors.Is(err, drivers.ErrNotHeld) || (err != nil && !n.isOutput(line)) {
+	if line := functions.LineOf(e); errors.Is(err, drivers.ErrNotHeld) || (err != nil && !n.isOutput(line)) {
 		return goneError{err}
 	}
 	return err
 }
 
-// goneError is errGone in the words of the devices.
+// goneError is outbox.ErrGone in the words of the devices.
 type goneError struct{ error }
 
-func (e goneError) Is(target error) bool { return target == errGone }
+func (e goneError) Is(target error) bool { return target == outbox.ErrGone }
 func (e goneError) Unwrap() error        { return e.error }
 
 // loseLines takes from a function what it commands, since it fails again and
 // again.
 func (n *Node) loseLines(function string) {
 	d, ok := n.lookup(function)
-	if !ok || len(n.leases(d.svc.spec())) == 0 {
+	if !ok || len(n.leases(d.svc.Spec())) == 0 {
 		return
 	}
-	n.outbox.forsake(function) // first, or they would follow
+	n.settler.Outbox.Forsake(function) // first, or they would follow
 	n.devices.Release(function)
-	text := fmt.Sprintf("failed %d times in a row: its lines go to their safe values", maxLineFailures)
+	text := fmt.Sprintf("failed %d times in a row: its lines go to their safe values", settle.MaxFailures)
 	n.log.Warn("function keeps failing, its lines go to their safe values", logFunction, function)
 	n.noteLine(function, "warning", text)
 }
@@ -274,22 +271,17 @@ func (n *Node) loseLines(function string) {
 // noteLine writes a line into a function's log.
 func (n *Node) noteLine(function, level, text string) {
 	if d, ok := n.lookup(function); ok {
-		d.svc.note(level, "", text)
+		d.svc.Note(level, "", text)
 	}
 }
 
-// readLine implements surroundings.
-func (n *Node) readLine(ctx context.Context, line string) (bool, error) {
-	return n.devices.ReadLine(ctx, line)
-}
-
-// isOutput implements surroundings.
+// isOutput reports whether a line is one that can be commanded.
 func (n *Node) isOutput(line string) bool {
 	s, ok := n.devices.Line(line)
 	return ok && s.Direction == drivers.Out
 }
 
-// readSensor implements surroundings.
+// readSensor returns a reading in JSON.
 func (n *Node) readSensor(ctx context.Context, sensor string) ([]byte, error) {
 	r, err := n.devices.ReadSensor(ctx, sensor)
 	if err != nil {
@@ -304,63 +296,6 @@ func (n *Node) readSensor(ctx context.Context, sensor string) ([]byte, error) {
 		return nil, fmt.Errorf("read sensor %q: %w", sensor, err)
 	}
 	return b, nil
-}
-
-// line answers what an invocation asks of a line, and keeps what it commands.
-func (t *transaction) line(ctx context.Context, kind wire.Kind, c wire.Call) (wire.Reply, error) {
-	if !t.fn.MayUseLine(c.Device) {
-		return wire.Reply{}, fmt.Errorf("line %q: not granted: add it to grants.lines of function %q", c.Device, t.fn.Name)
-	}
-	if kind == wire.KindReadLine {
-		if on, ok := t.levels[c.Device]; ok {
-			return wire.Reply{On: on}, nil
-		}
-		on, err := t.around.readLine(ctx, c.Device)
-		return wire.Reply{On: on}, err
-	}
-	if !t.around.isOutput(c.Device) {
-		return wire.Reply{}, fmt.Errorf("line %q: it is an input, which can only be read", c.Device)
-	}
-	if most := functions.MaxPulse.Milliseconds(); kind == wire.KindPulseLine && (c.MS < 1 || c.MS > most) {
-		return wire.Reply{}, fmt.Errorf("line %q: a pulse of %d ms: 1 to %d are possible", c.Device, c.MS, most)
-	}
-	if err := t.count(len(c.Device)); err != nil {
-		return wire.Reply{}, fmt.Errorf("line %q: %w", c.Device, err)
-	}
-	switch kind { //nolint:exhaustive // the calls that command a line
-	case wire.KindSetLine:
-		t.commands = append(t.commands, functions.SetLine{Line: c.Device, On: c.On})
-		t.levels[c.Device] = c.On
-	case wire.KindPulseLine:
-		t.commands = append(t.commands, functions.PulseLine{Line: c.Device, For: time.Duration(c.MS) * time.Millisecond})
-		t.levels[c.Device] = false
-		t.pulses = true
-	case wire.KindReleaseLine:
-		t.commands = append(t.commands, functions.ReleaseLine{Line: c.Device})
-		delete(t.levels, c.Device)
-	}
-	return wire.Reply{}, nil
-}
-
-func (t *transaction) sensor(ctx context.Context, c wire.Call) (wire.Reply, error) {
-	if !t.fn.MayReadSensor(c.Device) {
-		return wire.Reply{}, fmt.Errorf("sensor %q: not granted: add it to grants.sensors of function %q", c.Device, t.fn.Name)
-	}
-	value, err := t.around.readSensor(ctx, c.Device)
-	return wire.Reply{Value: value}, err
-}
-
-// lineOf is the line that an effect commands.
-func lineOf(e functions.Effect) string {
-	switch e := e.(type) {
-	case functions.SetLine:
-		return e.Line
-	case functions.PulseLine:
-		return e.Line
-	case functions.ReleaseLine:
-		return e.Line
-	}
-	return ""
 }
 
 // Devices implements api.Backend.
@@ -391,7 +326,7 @@ func (n *Node) Devices(ctx context.Context) (api.Devices, error) {
 func (n *Node) listeners(device string) []string {
 	out := []string{}
 	for _, d := range n.deployments() {
-		if slices.ContainsFunc(d.svc.spec().Triggers, func(t functions.Trigger) bool {
+		if slices.ContainsFunc(d.svc.Spec().Triggers, func(t functions.Trigger) bool {
 			return t.GPIO != nil && t.GPIO.Line == device || t.Sensor != nil && t.Sensor.Device == device
 		}) {
 			out = append(out, d.name)

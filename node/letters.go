@@ -9,6 +9,8 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/settle/dead"
 )
 
 // DeadList implements api.Backend. The letters come without their data.
@@ -17,10 +19,10 @@ func (n *Node) DeadList(ctx context.Context, name string) ([]api.DeadLetter, err
 		return nil, err
 	}
 	out := []api.DeadLetter{}
-	err := n.dead.each(ctx, name, func(l letter) error {
+	err := n.settler.Dead.Each(ctx, name, func(l dead.Letter) error {
 		l.Event.Data = nil
 		l.Failure.Detail = "" // show has it
-		out = append(out, l.DeadLetter)
+		out = append(out, deadLetter(name, l))
 		return nil
 	})
 	return out, storeErrorOrNil(err)
@@ -31,12 +33,15 @@ func (n *Node) DeadShow(ctx context.Context, name, id string) (api.DeadLetter, e
 	if _, err := n.find(name); err != nil {
 		return api.DeadLetter{}, err
 	}
-	it, ok := n.dead.find(name, id)
+	it, ok := n.settler.Dead.Find(name, id)
 	if !ok {
 		return api.DeadLetter{}, noLetter(name, id)
 	}
-	l, err := n.dead.get(ctx, name, it)
-	return l.DeadLetter, storeErrorOrNil(err)
+	l, err := n.settler.Dead.Get(ctx, name, it)
+	if errors.Is(err, dead.ErrNotFound) {
+		return api.DeadLetter{}, noLetter(name, id)
+	}
+	return deadLetter(name, l), storeErrorOrNil(err)
 }
 
 func noLetter(name, id string) error {
@@ -51,15 +56,15 @@ func (n *Node) DeadDelete(ctx context.Context, name, id string) (api.DeadOutcome
 	if _, err := n.find(name); err != nil {
 		return api.DeadOutcome{}, err
 	}
-	items, found := n.dead.claim(name, id)
-	defer n.dead.unclaim(name, items)
+	items, found := n.settler.Dead.Claim(name, id)
+	defer n.settler.Dead.Unclaim(name, items)
 	if !found {
 		return api.DeadOutcome{}, noLetter(name, id)
 	}
 	var out api.DeadOutcome
 	for len(items[out.Deleted:]) > 0 {
-		batch := items[out.Deleted:min(out.Deleted+maxDrop, len(items))]
-		if err := n.dead.delete(ctx, name, batch); err != nil {
+		batch := items[out.Deleted:min(out.Deleted+dead.MaxBatch, len(items))]
+		if err := n.settler.Dead.Delete(ctx, name, batch); err != nil {
 			return out, storeError(err)
 		}
 		out.Deleted += len(batch)
@@ -80,14 +85,14 @@ func (n *Node) DeadRetry(ctx context.Context, name, id string) (api.DeadOutcome,
 	if err != nil {
 		return out, err
 	}
-	items, found := n.dead.claim(name, id)
-	defer n.dead.unclaim(name, items)
+	items, found := n.settler.Dead.Claim(name, id)
+	defer n.settler.Dead.Unclaim(name, items)
 	if !found {
 		return out, noLetter(name, id)
 	}
 	for _, it := range items {
-		l, err := n.dead.get(ctx, name, it)
-		if errors.Is(err, api.ErrNotFound) {
+		l, err := n.settler.Dead.Get(ctx, name, it)
+		if errors.Is(err, dead.ErrNotFound) {
 			continue // it has aged out
 		}
 		if err != nil {
@@ -97,7 +102,7 @@ func (n *Node) DeadRetry(ctx context.Context, name, id string) (api.DeadOutcome,
 			if id != "" {
 				return out, &api.Error{
 					Err:     api.ErrRefused,
-					Message: fmt.Sprintf("dead letter %s cannot be run again: its event had %d bytes, over the node's limit, and only the first %d were kept", id, l.Bytes, cutTo),
+					Message: fmt.Sprintf("dead letter %s cannot be run again: its event had %d bytes, over the node's limit, and only the first %d were kept", id, l.Bytes, dead.CutTo),
 					Hint:    fmt.Sprintf("edgefn dead delete %s %s removes it", name, id),
 				}
 			}
@@ -113,27 +118,40 @@ func (n *Node) DeadRetry(ctx context.Context, name, id string) (api.DeadOutcome,
 
 // retryLetter runs a letter's event once more. The error is one that the next
 // letter would meet as well.
-func (n *Node) retryLetter(ctx context.Context, d *deployment, it deadItem, l letter, out *api.DeadOutcome) error {
-	v := d.svc.current()
+func (n *Node) retryLetter(ctx context.Context, d *deployment, it dead.Item, l dead.Letter, out *api.DeadOutcome) error {
+	v := d.svc.Current()
 	if v == nil {
 		return n.notServing(d)
 	}
-	_, err := n.exec.run(ctx, v, request{
-		trigger: l.Trigger, attempt: l.Attempts + 1, event: l.event, ownID: l.own,
-		extra: []store.Op{{Key: l.key, Delete: true}},
+	_, err := v.Run(ctx, n.settler, settle.Request{
+		Trigger: l.Trigger, Attempt: l.Attempts + 1, Event: l.Event, OwnID: l.OwnID,
+		Extra: []store.Op{{Key: l.Key(), Delete: true}},
 	})
-	d.svc.tallyRun(err)
+	d.svc.Tally(err)
 	var f *functions.Failure
 	switch {
 	case err == nil:
 		out.Handled++
 		// The key is gone already; this brings the count in line.
-		return n.dead.delete(ctx, d.name, []deadItem{it})
+		return n.settler.Dead.Delete(ctx, d.name, []dead.Item{it})
 	case errors.As(err, &f) && f.Kind != functions.FailTransient:
 		out.Failed++
-		return storeErrorOrNil(n.dead.failedAgain(ctx, l, f))
+		return storeErrorOrNil(n.settler.Dead.FailedAgain(ctx, l, f))
 	case errors.Is(err, pool.ErrClosed), errors.As(err, &f):
 		return &api.Error{Err: api.ErrOverloaded, Message: fmt.Sprintf("function %q cannot run events now: %v", d.name, err), Hint: "try again in a moment"}
 	}
 	return storeError(err)
+}
+
+// deadLetter gives a letter the words of the API.
+func deadLetter(function string, l dead.Letter) api.DeadLetter {
+	e := &l.Event
+	return api.DeadLetter{
+		ID: l.ID, Function: function, Trigger: l.Trigger, Time: l.Time, Attempts: l.Attempts, Failure: l.Failure,
+		Event: api.EventInfo{
+			ID: e.ID, Type: e.Type, Source: e.Source, Subject: e.Subject, Time: e.Time,
+			DataContentType: e.DataContentType, Extensions: e.Extensions, Data: e.Data,
+		},
+		Bytes: l.Bytes, Cut: l.Cut,
+	}
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/logs"
+	"github.com/edgefn/edgefn/node/settle"
 	"github.com/edgefn/edgefn/triggers"
 )
 
@@ -34,7 +36,7 @@ type Node struct {
 	started time.Time
 	checks  chan struct{} // one entry per version that is being checked
 	locks   nameLocks
-	logs    *logBook
+	logs    *logs.Book
 	devices Devices
 
 	// Set by Run before anything uses them.
@@ -43,13 +45,7 @@ type Node struct {
 	local      LocalBroker // nil: off
 	publishers map[string]Publisher
 	runtimes   map[functions.Runtime]string
-	budget     *budget
-	usage      *usageBook
-	dead       *deadLetters
-	outbox     *outbox
-	quota      *stateQuota
-	done       *doneIDs
-	exec       *executor
+	settler    *settle.Settler
 	endings    *endings
 	spawn      func(f func(context.Context)) *task
 
@@ -66,7 +62,6 @@ type Node struct {
 var (
 	_ api.Backend   = (*Node)(nil)
 	_ triggers.Sink = (*Node)(nil)
-	_ surroundings  = (*Node)(nil)
 )
 
 // Assemble makes a node of parts. It validates the config, does no I/O and
@@ -95,7 +90,7 @@ func Assemble(cfg Config, parts Parts) (*Node, error) {
 		cfg: cfg, devices: devices, parts: parts, log: cfg.Logger.With("component", "node"),
 		checks: make(chan struct{}, maxChecks), functions: map[string]*deployment{}, publishers: map[string]Publisher{},
 	}
-	n.logs = newLogBook(filepath.Join(cfg.DataDir, "logs"), cfg.Log, n.log)
+	n.logs = logs.New(filepath.Join(cfg.DataDir, "logs"), cfg.Log, n.log)
 	return n, nil
 }
 
@@ -108,7 +103,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer unlock()
-	defer n.logs.close()
+	defer n.logs.Close()
 	control, err := api.Listen(n.cfg.Socket(), api.Group) //nolint:contextcheck // it asks a socket that is there, for 2 s at most
 	if err != nil {
 		return err
@@ -177,7 +172,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		brokers = append(brokers, watch("broker "+name, n.publishers[name].Run))
 	}
 	boxes := watch("containerd", n.boxes.Run)
-	relay, book, ends := n.spawn(n.outbox.run), n.spawn(n.usage.run), n.spawn(n.endings.run)
+	settling, ends := n.spawn(n.settler.Run), n.spawn(n.endings.run)
 	upkeep := n.spawn(n.upkeep)
 	for _, name := range removing {
 		if err := n.erase(ctx, name); err != nil {
@@ -198,8 +193,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		err = fmt.Errorf("store: %w", storeErr(n.st))
 	}
 	n.drain(base, server)
-	n.outbox.flush(flushTime)
-	for _, t := range []*task{relay, hardware, ends, upkeep, book} {
+	n.settler.Outbox.Flush(flushTime)
+	for _, t := range []*task{settling, hardware, ends, upkeep} {
 		t.stop()
 	}
 	for _, t := range brokers {
@@ -277,8 +272,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 func (n *Node) shut(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
-	if n.usage != nil {
-		if err := n.usage.flush(ctx); err != nil && !errors.Is(err, store.ErrClosed) {
+	if n.settler != nil {
+		if err := n.settler.Usage.Flush(ctx); err != nil && !errors.Is(err, store.ErrClosed) {
 			n.log.Warn("usage of the last minute is lost", logErr, err)
 		}
 	}
@@ -294,28 +289,18 @@ func (n *Node) load(ctx context.Context) (removing []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read store: %w", err)
 	}
-	n.budget = newBudget(quota)
-	n.usage = newUsageBook(n.st, n.log, n.cfg.Name)
-	n.dead = newDeadLetters(n.st, n.budget, n.log)
-	n.outbox = newOutbox(n.st, n.budget, n.log)
-	n.outbox.send, n.outbox.call, n.outbox.drive, n.outbox.note = n.publish, n.call, n.actuate, n.noteLine
-	n.quota = newStateQuota(n.st, n.log, n.cfg.State)
-	n.done = newDoneIDs(n.st, n.log, n.cfg.Name)
+	n.settler = settle.New(settle.Config{
+		Node: n.cfg.Name, Store: n.st, Quota: quota, Around: surroundings{n}, MaxPayload: n.cfg.MaxPayload(), State: n.cfg.State, Logger: n.log,
+	})
 	n.endings = &endings{n: n}
-	n.exec = &executor{
-		st: n.st, around: n, outbox: n.outbox, marks: newMarks(n.st, n.log, n.cfg.Name), done: n.done,
-		quota: n.quota, usage: n.usage, maxPayload: n.cfg.MaxPayload(), log: n.log,
-	}
-	for _, f := range []func(context.Context) error{n.usage.load, n.dead.load, n.outbox.load, n.done.load} {
-		if err := f(ctx); err != nil {
-			return nil, fmt.Errorf("read store: %w", err)
-		}
+	if err := n.settler.Load(ctx); err != nil {
+		return nil, err
 	}
 	if removing, err = n.loadFunctions(ctx); err != nil {
 		return nil, fmt.Errorf("read store: %w", err)
 	}
 	for _, d := range n.deployments() {
-		if err := n.hold(d.svc.spec()); err != nil {
+		if err := n.hold(d.svc.Spec()); err != nil {
 			n.log.Error("function does not get its lines", logFunction, d.name, logErr, err) // bringUp tells its log
 		}
 	}
@@ -325,7 +310,7 @@ func (n *Node) load(ctx context.Context) (removing []string, err error) {
 // startSources runs the sources of all functions.
 func (n *Node) startSources(ctx context.Context) {
 	for _, d := range n.deployments() {
-		n.bind(ctx, d, d.svc.spec())
+		n.bind(ctx, d, d.svc.Spec())
 	}
 }
 
@@ -374,7 +359,7 @@ func (n *Node) drain(base context.Context, server *http.Server) {
 		d.mu.Unlock()
 	}
 	for _, d := range n.deployments() {
-		d.svc.stop()
+		d.svc.Stop()
 	}
 	for _, d := range n.deployments() {
 		if !d.served.wait(ctx) {
@@ -413,7 +398,7 @@ func (n *Node) stopPools() {
 	for _, d := range n.deployments() {
 		wg.Go(func() {
 			d.halt()
-			if v := d.svc.activate(nil); v != nil {
+			if v := d.activate(nil); v != nil {
 				v.stop()
 			}
 		})
@@ -421,13 +406,22 @@ func (n *Node) stopPools() {
 	wg.Wait()
 }
 
+// Keys of log lines.
+const (
+	logFunction = "function"
+	logVersion  = "version"
+	logTrigger  = "trigger"
+	logBroker   = "broker"
+	logErr      = "err"
+)
+
 // upkeep removes dead letters that are too old, once an hour.
 func (n *Node) upkeep(ctx context.Context) {
 	t := time.NewTicker(time.Hour)
 	defer t.Stop()
 	for {
 		for _, d := range n.deployments() {
-			if err := n.dead.expire(ctx, d.svc.spec(), time.Now()); err != nil && ctx.Err() == nil {
+			if err := n.settler.Expire(ctx, d.svc.Spec()); err != nil && ctx.Err() == nil {
 				n.log.Warn("old dead letters stay", logFunction, d.name, logErr, err)
 			}
 		}
@@ -462,37 +456,7 @@ func (n *Node) Deliver(ctx context.Context, d triggers.Delivery) error {
 	case !ok:
 		return fmt.Errorf("hand event over: there is no function %q", d.Function)
 	}
-	return f.svc.deliver(ctx, d)
-}
-
-// call hands the event of an invoke over; it carries an id that stays.
-func (n *Node) call(ctx context.Context, function string, e functions.Event, settled func(error)) error {
-	d, ok := n.lookup(function)
-	if !ok {
-		return errGone
-	}
-	return d.svc.deliver(ctx, triggers.Delivery{Function: function, Event: e, OwnID: true, Settle: settled})
-}
-
-// publish sends a message to its broker.
-func (n *Node) publish(ctx context.Context, m functions.Publish) error {
-	p, ok := n.publishers[m.Broker]
-	if !ok {
-		return fmt.Errorf("this node has no broker %q any more", m.Broker)
-	}
-	return p.Publish(ctx, m)
-}
-
-// hasBroker implements surroundings.
-func (n *Node) hasBroker(name string) bool {
-	_, ok := n.cfg.Brokers[name]
-	return ok || (name == functions.LocalBroker && n.local != nil)
-}
-
-// hasFunction implements surroundings.
-func (n *Node) hasFunction(name string) bool {
-	_, ok := n.lookup(name)
-	return ok
+	return f.svc.Deliver(ctx, d)
 }
 
 // ender is a store that can fail for good.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
 // Remove implements api.Backend. With the function go its state, dead letters,
@@ -27,7 +28,7 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	fn := d.svc.spec()
+	fn := d.svc.Spec()
 	// First it is written that the function goes, so that a crash leaves
 	// nothing half removed.
 	d.mu.Lock()
@@ -55,7 +56,7 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 		id := n.parts.ClientID(n.cfg.Name, name, t.Name)
 		n.endings.again(ctx, endingKey(t.MQTT.Broker, id), t.MQTT.Broker, id)
 	}
-	n.outbox.forsake(name) // after its last event
+	n.settler.Outbox.Forsake(name) // after its last event
 	n.devices.Drop(name)
 	if err := n.erase(ctx, name); err != nil {
 		return storeError(err)
@@ -67,7 +68,7 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 // takeDown lets the running events of a function end and stops all of it.
 func (n *Node) takeDown(ctx context.Context, d *deployment) {
 	d.halt()
-	d.svc.stop()
+	d.svc.Stop()
 	d.mu.Lock()
 	sources := d.sources
 	d.sources = map[string]*boundSource{}
@@ -75,14 +76,14 @@ func (n *Node) takeDown(ctx context.Context, d *deployment) {
 	for _, s := range sources {
 		s.task.cancel()
 	}
-	wctx, cancel := context.WithTimeout(ctx, d.svc.spec().Timeout+drainTime)
+	wctx, cancel := context.WithTimeout(ctx, d.svc.Spec().Timeout+drainTime)
 	d.served.wait(wctx)
 	cancel()
 	d.served.stop()
 	for _, s := range sources {
 		s.task.stop()
 	}
-	if v := d.svc.activate(nil); v != nil {
+	if v := d.activate(nil); v != nil {
 		v.stop()
 	}
 }
@@ -91,7 +92,7 @@ func (n *Node) takeDown(ctx context.Context, d *deployment) {
 func (n *Node) erase(ctx context.Context, name string) error {
 	var images []string
 	prefix := keyVersions + name + "/"
-	if err := eachKey(ctx, n.st, prefix, func(key string) { images = append(images, key[len(prefix):]) }); err != nil {
+	if err := durable.EachKey(ctx, n.st, prefix, func(key string) { images = append(images, key[len(prefix):]) }); err != nil {
 		return fmt.Errorf("remove function %q: %w", name, err)
 	}
 	for _, digest := range images {
@@ -99,24 +100,22 @@ func (n *Node) erase(ctx context.Context, name string) error {
 	}
 	// The record of the function goes with the rest, so if this fails it is
 	// tried again at the next start.
-	ops := []store.Op{{Key: keyFunctions + name, Delete: true}}
-	for _, p := range []string{keyVersions, keyState, keyDone, keyDead, keyUsage} {
-		ops = append(ops, store.Op{Key: p + name + "/", Delete: true, Prefix: true})
-	}
+	ops := append(n.settler.Erase(name),
+		store.Op{Key: keyFunctions + name, Delete: true},
+		store.Op{Key: keyVersions + name + "/", Delete: true, Prefix: true},
+	)
 	if err := n.commitOnce(ctx, ops); err != nil {
 		return fmt.Errorf("remove function %q: it serves no more, the rest of it goes at the next start of the node: %w", name, err)
 	}
-	n.dead.forget(name)
-	n.usage.forget(name)
-	n.quota.forget(name)
-	if err := n.logs.remove(name); err != nil {
+	n.settler.Forget(name)
+	if err := n.logs.Remove(name); err != nil {
 		n.log.Warn("log of removed function stays", logFunction, name, logErr, err)
 	}
 	return nil
 }
 
 func (n *Node) commitOnce(ctx context.Context, ops []store.Op) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	_, err := n.st.Commit(ctx, nil, ops)
 	return err

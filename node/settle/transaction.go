@@ -1,4 +1,4 @@
-package node
+package settle
 
 import (
 	"context"
@@ -15,7 +15,14 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/functions/wire"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
+
+// statePrefix: FUNCTION/KEY; the value is what the function wrote.
+const statePrefix = durable.Root + "state/"
+
+// StateKey is where a key of a function's state is in the store.
+func StateKey(function, key string) string { return statePrefix + function + "/" + key }
 
 // Bounds of one invocation.
 const (
@@ -32,26 +39,13 @@ const (
 	maxEffectBytes = 2 << 20
 )
 
-// surroundings is what a transaction has to know of the node.
-type surroundings interface {
-	// hasBroker reports whether the node knows a broker by this name.
-	hasBroker(name string) bool
-	// hasFunction reports whether a function is deployed.
-	hasFunction(name string) bool
-	// isOutput reports whether a line is one that can be commanded.
-	isOutput(line string) bool
-	readLine(ctx context.Context, line string) (on bool, err error)
-	// readSensor returns a reading in JSON.
-	readSensor(ctx context.Context, sensor string) ([]byte, error)
-}
-
 // transaction answers what one invocation asks of the node. Reads are those of
 // one revision of the store, under the invocation's own writes; the effects are
 // kept until the invocation has succeeded. Calls come one at a time.
 type transaction struct {
 	fn         *functions.Function
 	st         store.Store
-	around     surroundings
+	around     Surroundings
 	maxPayload int
 
 	revision int64            // of the store, from the first read on; 0: nothing read yet
@@ -77,7 +71,7 @@ type write struct {
 
 var _ pool.Host = (*transaction)(nil)
 
-func newTransaction(fn *functions.Function, st store.Store, around surroundings, maxPayload int) *transaction {
+func newTransaction(fn *functions.Function, st store.Store, around Surroundings, maxPayload int) *transaction {
 	return &transaction{
 		fn: fn, st: st, around: around, maxPayload: maxPayload,
 		reads: map[string]int64{}, sizes: map[string]int{}, lists: map[string]int{}, writes: map[string]write{},
@@ -128,7 +122,7 @@ func (t *transaction) get(ctx context.Context, c wire.Call) (wire.Reply, error) 
 // read reads a key of the store at the transaction's revision and has the
 // commit guard it.
 func (t *transaction) read(ctx context.Context, key string) (store.Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	e, revision, err := t.st.Get(ctx, key, store.Read{Revision: t.revision})
 	if err != nil {
@@ -148,12 +142,12 @@ func (t *transaction) list(ctx context.Context, c wire.Call) (wire.Reply, error)
 	if !t.fn.MayUseState(owner, c.Prefix) {
 		return wire.Reply{}, t.noState(owner, c.Prefix)
 	}
-	if err := checkKeyText(c.Prefix); err != nil {
+	if err := CheckKey(c.Prefix); err != nil {
 		return wire.Reply{}, err
 	}
-	space := keyState + owner + "/"
+	space := statePrefix + owner + "/"
 	prefix := space + c.Prefix
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	es, revision, err := t.st.List(ctx, prefix, store.Read{Revision: t.revision, KeysOnly: true, Limit: maxListed + 1})
 	if err != nil {
@@ -227,11 +221,11 @@ func (t *transaction) publish(c wire.Call) error {
 	if m.Broker == "" {
 		m.Broker = functions.LocalBroker
 		if t.fn.Output != nil {
-			m.Broker = brokerName(t.fn.Output.Broker)
+			m.Broker = BrokerName(t.fn.Output.Broker)
 		}
 	}
 	switch {
-	case !t.around.hasBroker(m.Broker):
+	case !t.around.HasBroker(m.Broker):
 		return fmt.Errorf("publish to %q: this node has no broker %q", c.Topic, m.Broker)
 	case m.QoS > 2:
 		return fmt.Errorf("publish to %q: qos %d: 0, 1 and 2 are possible", c.Topic, m.QoS)
@@ -249,7 +243,7 @@ func (t *transaction) invoke(c wire.Call) (wire.Reply, error) {
 	switch {
 	case !t.fn.MayInvoke(c.Function):
 		return wire.Reply{}, fmt.Errorf("invoke %q: not granted: add it to grants.invoke of function %q", c.Function, t.fn.Name)
-	case !t.around.hasFunction(c.Function):
+	case !t.around.HasFunction(c.Function):
 		return wire.Reply{}, fmt.Errorf("invoke %q: there is no such function", c.Function)
 	case len(c.Data) > t.maxPayload:
 		return wire.Reply{}, fmt.Errorf("invoke %q: the data has %d bytes, at most %d are possible", c.Function, len(c.Data), t.maxPayload)
@@ -310,14 +304,14 @@ func (t *transaction) stateKey(function, key string) (string, error) {
 	if key == "" {
 		return "", errors.New("state key is empty")
 	}
-	if err := checkKeyText(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return "", err
 	}
-	return keyState + owner + "/" + key, nil
+	return StateKey(owner, key), nil
 }
 
-// checkKeyText checks a key, or the beginning of one.
-func checkKeyText(key string) error {
+// CheckKey checks a key, or the beginning of one.
+func CheckKey(key string) error {
 	switch {
 	case len(key) > functions.MaxKey:
 		return fmt.Errorf("state key has %d bytes, at most %d are possible", len(key), functions.MaxKey)
@@ -358,9 +352,9 @@ func (t *transaction) stateOps() []store.Op {
 	return out
 }
 
-// brokerName is the name of a broker where an empty one stands for the one
+// BrokerName is the name of a broker where an empty one stands for the one
 // inside the node.
-func brokerName(name string) string {
+func BrokerName(name string) string {
 	if name == "" {
 		return functions.LocalBroker
 	}

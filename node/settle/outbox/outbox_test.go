@@ -1,9 +1,10 @@
-package node
+package outbox
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/cluster/store/memstore"
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
 // sink is where an outbox of these tests sends to.
@@ -21,9 +23,24 @@ type sink struct {
 	mu   sync.Mutex
 	got  []string
 	away map[string]bool // by broker
+
+	// nil: nothing takes place
+	call  func(ctx context.Context, function string, e functions.Event, settled func(error)) error
+	drive func(ctx context.Context, function string, e functions.Effect) error
+	note  func(function, level, text string)
 }
 
-func (s *sink) send(_ context.Context, m functions.Publish) error {
+func (s *sink) Call(ctx context.Context, function string, e functions.Event, settled func(error)) error {
+	return s.call(ctx, function, e, settled)
+}
+
+func (s *sink) Drive(ctx context.Context, function string, e functions.Effect) error {
+	return s.drive(ctx, function, e)
+}
+
+func (s *sink) Note(function, level, text string) { s.note(function, level, text) }
+
+func (s *sink) Publish(_ context.Context, m functions.Publish) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away[m.Broker] {
@@ -46,16 +63,15 @@ func (s *sink) sent() []string {
 }
 
 // newTestOutbox runs an outbox in a bubble until the test ends.
-func newTestOutbox(t *testing.T, st store.Store, limit int64, s *sink) (o *outbox, stop func()) {
+func newTestOutbox(t *testing.T, st store.Store, limit int64, s *sink) (o *Outbox, stop func()) {
 	t.Helper()
-	o = newOutbox(st, &budget{limit: limit}, discard())
-	o.send = s.send
-	if err := o.load(t.Context()); err != nil {
+	o = New(st, durable.NewBudget(limit), s, slog.New(slog.DiscardHandler))
+	if err := o.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { o.run(ctx); close(done) }()
+	go func() { o.Run(ctx); close(done) }()
 	return o, func() { cancel(); <-done }
 }
 
@@ -72,7 +88,7 @@ func TestOutboxKeepsOrderPerBroker(t *testing.T) {
 		st, s := memstore.New(memstore.Config{}), &sink{away: map[string]bool{"plant": true}}
 		o, stop := newTestOutbox(t, st, 1<<20, s)
 		for i := range 40 {
-			if err := o.publish(t.Context(), "fan", append(messages("plant", fmt.Sprint(i)), messages("local", fmt.Sprint(i))...)); err != nil {
+			if err := o.Publish(t.Context(), "fan", append(messages("plant", fmt.Sprint(i)), messages("local", fmt.Sprint(i))...)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -85,7 +101,7 @@ func TestOutboxKeepsOrderPerBroker(t *testing.T) {
 		s.got = nil
 		o, stop = newTestOutbox(t, st, 1<<20, s) // the relay starts again with the node
 		defer stop()
-		if err := o.publish(t.Context(), "fan", messages("plant", "last")); err != nil {
+		if err := o.Publish(t.Context(), "fan", messages("plant", "last")); err != nil {
 			t.Fatal(err)
 		}
 		o.wake <- struct{}{}
@@ -97,8 +113,8 @@ func TestOutboxKeepsOrderPerBroker(t *testing.T) {
 		if diff := cmp.Diff(append(want, "plant last"), s.sent()); diff != "" {
 			t.Errorf("sent (-want +got):\n%s", diff)
 		}
-		if n, err := st.Count(t.Context(), keyOutbox); err != nil || n != 0 || o.budget.used.Load() != 0 {
-			t.Errorf("%d left, %v; %d bytes of the budget", n, err, o.budget.used.Load())
+		if n, err := st.Count(t.Context(), Prefix); err != nil || n != 0 || o.budget.Used() != 0 {
+			t.Errorf("%d left, %v; %d bytes of the budget", n, err, o.budget.Used())
 		}
 	})
 }
@@ -106,13 +122,13 @@ func TestOutboxKeepsOrderPerBroker(t *testing.T) {
 func TestFullOutbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{away: map[string]bool{"plant": true, "local": true}}
-		o, stop := newTestOutbox(t, memstore.New(memstore.Config{}), 200, s)
+		o, stop := newTestOutbox(t, memstore.New(memstore.Config{}), 334, s)
 		defer stop()
 		fill := make(chan error, 1)
 		n := 0
 		go func() {
 			for {
-				if err := o.publish(t.Context(), "fan", messages("plant", "t")); err != nil {
+				if err := o.Publish(t.Context(), "fan", messages("plant", "t")); err != nil {
 					fill <- err
 					return
 				}
@@ -130,11 +146,11 @@ func TestFullOutbox(t *testing.T) {
 		}
 		// To wait for the broker inside the node, or for a function, could be to
 		// wait for oneself.
-		var full *fullError
-		if err := o.publish(t.Context(), "fan", messages("local", "t")); !errors.As(err, &full) {
+		var full *FullError
+		if err := o.Publish(t.Context(), "fan", messages("local", "t")); !errors.As(err, &full) {
 			t.Errorf("got %v, want %T", err, full)
 		}
-		if _, err := o.packWait(t.Context(), "fan", sending{invokes: []functions.Invoke{{Function: "other"}}}); !errors.As(err, &full) {
+		if _, err := o.Pack(t.Context(), "fan", Batch{Invokes: []functions.Invoke{{Function: "other"}}}); !errors.As(err, &full) {
 			t.Errorf("got %v, want %T", err, full)
 		}
 		s.set("plant", false)
@@ -154,7 +170,7 @@ func TestFullOutbox(t *testing.T) {
 func TestOutboxClockSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, s := memstore.New(memstore.Config{}), &sink{away: map[string]bool{"plant": true}}
-		value, err := encodeRecord(outboxRecord{Topic: "first"})
+		value, err := durable.Encode(outboxRecord{Topic: "first"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +180,7 @@ func TestOutboxClockSetBack(t *testing.T) {
 		}
 		o, stop := newTestOutbox(t, st, 1<<20, s)
 		defer stop()
-		if err := o.publish(t.Context(), "fan", messages("plant", "second")); err != nil {
+		if err := o.Publish(t.Context(), "fan", messages("plant", "second")); err != nil {
 			t.Fatal(err)
 		}
 		s.set("plant", false)
@@ -179,17 +195,18 @@ func TestOutboxClockSetBack(t *testing.T) {
 func TestOutboxCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memstore.New(memstore.Config{})
-		o, stop := newTestOutbox(t, st, 1<<20, &sink{})
+		s := &sink{}
+		o, stop := newTestOutbox(t, st, 1<<20, s)
 		defer stop()
 		var mu sync.Mutex
 		tries := map[string]int{}
-		o.call = func(_ context.Context, function string, e functions.Event, settled func(error)) error {
+		s.call = func(_ context.Context, function string, e functions.Event, settled func(error)) error {
 			mu.Lock()
 			defer mu.Unlock()
 			tries[function+" "+e.ID]++
 			switch {
 			case function == "removed":
-				return errGone
+				return ErrGone
 			case tries[function+" "+e.ID] == 1 && e.ID == "refused":
 				return errors.New("no room")
 			case tries[function+" "+e.ID] == 1 && e.ID == "let go":
@@ -204,68 +221,22 @@ func TestOutboxCalls(t *testing.T) {
 			calls = append(calls, functions.Invoke{Function: "other", Event: functions.Event{ID: id}})
 		}
 		calls = append(calls, functions.Invoke{Function: "removed", Event: functions.Event{ID: "x"}})
-		p, err := o.pack("fan", sending{invokes: calls})
+		p, err := o.pack("fan", Batch{Invokes: calls})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := st.Commit(t.Context(), nil, p.ops); err != nil {
 			t.Fatal(err)
 		}
-		p.posted()
+		p.Posted()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		want := map[string]int{"other fine": 1, "other refused": 2, "other let go": 2, "removed x": 1}
 		if diff := cmp.Diff(want, tries); diff != "" {
 			t.Errorf("tries (-want +got):\n%s", diff)
 		}
-		if n, err := st.Count(t.Context(), keyOutbox); err != nil || n != 0 {
+		if n, err := st.Count(t.Context(), Prefix); err != nil || n != 0 {
 			t.Errorf("%d left, %v", n, err)
-		}
-	})
-}
-
-func TestUsageIsWrittenOnceAMinute(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		st := memstore.New(memstore.Config{})
-		b := newUsageBook(st, discard(), "gate")
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { b.run(ctx); close(done) }()
-		version := func() int64 {
-			e, _, err := st.Get(t.Context(), b.key("fan"), store.Read{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return e.Version
-		}
-		var seen []int64
-		for range 180 { // three minutes and a bit, an event each second
-			time.Sleep(time.Second)
-			b.add("fan", functions.Usage{Wall: time.Millisecond}, false)
-			synctest.Wait()
-			if v := version(); v != 0 && (len(seen) == 0 || seen[len(seen)-1] != v) {
-				seen = append(seen, v)
-			}
-		}
-		if len(seen) < 2 || len(seen) > 3 {
-			t.Errorf("written %d times in three minutes", len(seen))
-		}
-		time.Sleep(time.Hour) // quiet
-		synctest.Wait()
-		last := version()
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		if version() != last {
-			t.Error("usage is written although nothing ran")
-		}
-		cancel()
-		<-done
-		again := newUsageBook(st, discard(), "gate")
-		if err := again.load(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if got := again.of("fan"); got.Invocations != 180 || got.WallMS != 180 {
-			t.Errorf("after a restart: %+v", got)
 		}
 	})
 }

@@ -1,7 +1,9 @@
-package node
+package settle
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -9,6 +11,8 @@ import (
 	"time"
 
 	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
 // Ids of events are remembered for a day, or as long as they are among the
@@ -20,6 +24,21 @@ const (
 	maxDone    = 200_000
 	maxPerSpan = maxDone / 10
 )
+
+// donePrefix: FUNCTION/HASH, on a lease; the value is the event's id.
+const donePrefix = durable.Root + "done/"
+
+// eventKey names an event that carries an id of its sender's. CloudEvents makes
+// ids unique within their source; devices that count their messages do so per
+// topic. So source and subject count too: better an event too many than one too
+// few.
+func eventKey(function string, e *functions.Event) string {
+	h := sha256.New()
+	for _, s := range []string{e.Source, e.Subject, e.ID} {
+		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s) // a hash does not fail
+	}
+	return donePrefix + function + "/" + hex.EncodeToString(h.Sum(nil)[:16])
+}
 
 // doneIDs remembers the ids of events that took effect.
 type doneIDs struct {
@@ -39,7 +58,7 @@ type span struct {
 }
 
 func newDoneIDs(st store.Store, log *slog.Logger, node string) *doneIDs {
-	return &doneIDs{st: st, log: log, key: keyRoot + "leases/" + node}
+	return &doneIDs{st: st, log: log, key: durable.Root + "leases/" + node}
 }
 
 // load reads which leases an earlier run has made.
@@ -48,7 +67,7 @@ func (d *doneIDs) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read leases of event ids: %w", err)
 	}
-	n, err := d.st.Count(ctx, keyDone)
+	n, err := d.st.Count(ctx, donePrefix)
 	if err != nil {
 		return fmt.Errorf("count event ids: %w", err)
 	}
@@ -73,7 +92,7 @@ func (d *doneIDs) load(ctx context.Context) error {
 // known reports whether the event of a key has taken effect.
 func (d *doneIDs) known(ctx context.Context, key string) (bool, error) {
 	found := false
-	err := persist(ctx, d.log, "look up an event's id", func(ctx context.Context) error {
+	err := durable.Persist(ctx, d.log, "look up an event's id", func(ctx context.Context) error {
 		e, _, err := d.st.Get(ctx, key, store.Read{})
 		found = e.Version != 0
 		return err

@@ -1,4 +1,4 @@
-package node
+package settle
 
 import (
 	"fmt"
@@ -13,12 +13,12 @@ type laneItem struct {
 	n   int
 }
 
-// TestLanes drives lanes with every mix of operations and holds it against what
+// TestLanes drives queue with every mix of operations and holds it against what
 // it promises: order and one at a time per key, nothing lost or doubled, and
 // nothing kept waiting that may start.
 func TestLanes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var l lanes[laneItem]
+		var l queue[laneItem]
 		waiting := map[string][]int{} // per key, what has not started
 		busy := map[string]*laneItem{}
 		var running, delayed []laneItem
@@ -121,7 +121,7 @@ func TestLanes(t *testing.T) {
 }
 
 func TestLanesTakeTurns(t *testing.T) {
-	var l lanes[string]
+	var l queue[string]
 	for i := range 3 {
 		l.add("busy", fmt.Sprint("busy", i))
 	}

@@ -1,4 +1,4 @@
-package node
+package settle
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
+	"github.com/edgefn/edgefn/node/settle/dead"
 	"github.com/edgefn/edgefn/triggers"
 )
 
@@ -20,7 +21,7 @@ const maxHeldBytes = 32 << 20
 // work is an event from its delivery until it is settled.
 type work struct {
 	d     triggers.Delivery
-	lane  string // empty: none
+	order string // events of one order run one at a time; empty: of none
 	bytes int    // of the data as it came
 	cut   bool   // the data is only its beginning
 	size  int64  // of what is held in memory
@@ -42,7 +43,7 @@ func newWork(d triggers.Delivery, maxPayload int) *work {
 	}
 	switch {
 	case w.bytes > maxPayload:
-		e.Data = slices.Clone(e.Data[:min(cutTo, len(e.Data))])
+		e.Data = slices.Clone(e.Data[:min(dead.CutTo, len(e.Data))])
 		w.cut = true
 		w.failure = functions.Failf(functions.FailPayload, "the event has %d bytes of data, this node takes %d (max_event less %d)", w.bytes, maxPayload, wire.Overhead)
 	case attributes > wire.Overhead-1<<10: // the frame has a context too
@@ -52,24 +53,22 @@ func newWork(d triggers.Delivery, maxPayload int) *work {
 	return w
 }
 
-// service serves one function on this node: it takes its events, in order where
+// Service serves one function on this node: it takes its events, in order where
 // that is asked for, runs them on the version that is active, and settles them.
-type service struct {
-	name string
-	exec *executor
-	dead *deadLetters
-	log  *slog.Logger
-	// failing is called when the function has failed maxLineFailures times in a row.
-	failing func()
-	// note writes a line of the node into the function's log.
-	note func(level, invocation, text string)
+type Service struct {
+	name    string
+	exec    *executor
+	dead    *dead.Letters
+	log     *slog.Logger
+	failing func() // see Settler.Service
+	note    func(level, invocation, text string)
 
 	wake chan struct{} // capacity 1: look whether something can start
 
 	mu        sync.Mutex
 	function  *functions.Function // as deployed
-	active    *version            // nil: no version serves; events wait
-	lanes     lanes[*work]
+	active    *Version            // nil: no version serves; events wait
+	queue     queue[*work]
 	held      int // events taken and not settled
 	heldBytes int64
 	arrivals  []*arrival // wait to be taken, first come first served; one per source
@@ -86,16 +85,19 @@ type arrival struct {
 	done chan error
 }
 
-func newService(fn *functions.Function, exec *executor, dead *deadLetters, log *slog.Logger, failing func(), note func(level, invocation, text string)) *service {
-	return &service{
-		name: fn.Name, exec: exec, dead: dead, log: log.With(logFunction, fn.Name), failing: failing, note: note,
+// Service makes the service of a function. It takes events, which wait until it
+// runs and a version is active. failing is called when the function has failed
+// maxFailures times in a row, note writes a line of the node into its log.
+func (s *Settler) Service(fn *functions.Function, failing func(), note func(level, invocation, text string)) *Service {
+	return &Service{
+		name: fn.Name, exec: s.exec, dead: s.Dead, log: s.log.With(logFunction, fn.Name), failing: failing, note: note,
 		wake: make(chan struct{}, 1), function: fn, delayed: map[*work]bool{},
 	}
 }
 
-// deliver takes an event, and blocks while the function is full. Then the
+// Deliver takes an event, and blocks while the function is full. Then the
 // event's Settle is called once; before, or with an error, it is not.
-func (s *service) deliver(ctx context.Context, d triggers.Delivery) error {
+func (s *Service) Deliver(ctx context.Context, d triggers.Delivery) error {
 	w := newWork(d, s.exec.maxPayload)
 	s.mu.Lock()
 	if s.stopping {
@@ -129,33 +131,33 @@ func (s *service) deliver(ctx context.Context, d triggers.Delivery) error {
 }
 
 // fits reports whether an event can be taken. The caller holds mu.
-func (s *service) fits(w *work) bool {
+func (s *Service) fits(w *work) bool {
 	return s.held == 0 || (s.held < s.function.Scale.Queue+s.function.Scale.Max && s.heldBytes+w.size <= maxHeldBytes)
 }
 
-// take puts an event in its lane. The caller holds mu.
-func (s *service) take(w *work) {
+// take queues an event. The caller holds mu.
+func (s *Service) take(w *work) {
 	s.held++
 	s.heldBytes += w.size
 	for i := range s.function.Triggers {
 		if t := &s.function.Triggers[i]; t.Name == w.d.Trigger && t.Order == functions.OrderSubject {
-			w.lane = t.Name + "\x00" + w.d.Event.Subject
+			w.order = t.Name + "\x00" + w.d.Event.Subject
 		}
 	}
-	s.lanes.add(w.lane, w)
+	s.queue.add(w.order, w)
 }
 
 // nudge has run look for work.
-func (s *service) nudge() {
+func (s *Service) nudge() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run handles events until stop was called and the running ones are done, or
+// Run handles events until Stop was called and the running ones are done, or
 // until ctx is done. It ends with no event in work.
-func (s *service) run(ctx context.Context) {
+func (s *Service) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for {
 		for w := s.next(); w != nil; w = s.next() {
@@ -172,14 +174,14 @@ func (s *service) run(ctx context.Context) {
 			continue
 		case <-ctx.Done():
 		}
-		s.stop()
+		s.Stop()
 		break
 	}
 	wg.Wait()
 }
 
 // next returns an event that can start, or nil.
-func (s *service) next() *work {
+func (s *Service) next() *work {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Twice as many as there are instances: one commits while the next one's
@@ -187,7 +189,7 @@ func (s *service) next() *work {
 	if s.active == nil || s.stopping || s.running >= 2*s.function.Scale.Max {
 		return nil
 	}
-	w, ok := s.lanes.next()
+	w, ok := s.queue.next()
 	if !ok {
 		return nil
 	}
@@ -196,7 +198,7 @@ func (s *service) next() *work {
 }
 
 // handle runs an event once and settles it or puts it back.
-func (s *service) handle(ctx context.Context, w *work) {
+func (s *Service) handle(ctx context.Context, w *work) {
 	v, wait := s.attempt(ctx, w)
 	s.mu.Lock()
 	s.running--
@@ -225,10 +227,10 @@ func settle(w *work, v verdict) {
 	w.d.Settle(nil)
 }
 
-// drop lets go of an event that was given out by lanes and takes those that
+// drop lets go of an event that was given out by the queue and takes those that
 // wait for its room. The caller holds mu.
-func (s *service) drop(w *work) {
-	s.lanes.done(w.lane)
+func (s *Service) drop(w *work) {
+	s.queue.done(w.order)
 	s.held--
 	s.heldBytes -= w.size
 	for len(s.arrivals) > 0 && !s.stopping && s.fits(s.arrivals[0].w) {
@@ -240,23 +242,23 @@ func (s *service) drop(w *work) {
 }
 
 // resume puts an event back whose wait is over.
-func (s *service) resume(w *work) {
+func (s *Service) resume(w *work) {
 	s.mu.Lock()
 	waited := s.delayed[w]
 	delete(s.delayed, w)
 	if waited {
-		s.lanes.again(w)
+		s.queue.again(w)
 	}
 	s.mu.Unlock()
 	s.nudge()
 }
 
-// stop takes no more events and lets go of those that do not run. Calling it
+// Stop takes no more events and lets go of those that do not run. Calling it
 // again does nothing.
-func (s *service) stop() {
+func (s *Service) Stop() {
 	s.mu.Lock()
 	s.stopping = true
-	waiting := s.lanes.drain()
+	waiting := s.queue.drain()
 	for w := range s.delayed {
 		w.timer.Stop()
 		waiting = append(waiting, w)
@@ -278,42 +280,46 @@ func (s *service) stop() {
 	s.nudge()
 }
 
-// activate has events run on v from now on, and returns what they ran on before.
-func (s *service) activate(v *version) (old *version) {
+// Activate has events run on v from now on, and returns what they ran on before.
+func (s *Service) Activate(v *Version) (old *Version) {
 	s.mu.Lock()
 	old, s.active = s.active, v
 	if v != nil {
-		s.function = v.function
+		s.function = v.Function
 	}
 	s.mu.Unlock()
 	s.nudge()
 	return old
 }
 
-// current returns the active version, nil if none serves.
-func (s *service) current() *version {
+// Current returns the active version, nil if none serves.
+func (s *Service) Current() *Version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.active
 }
 
-// spec returns the function as deployed.
-func (s *service) spec() *functions.Function {
+// Spec returns the function as deployed.
+func (s *Service) Spec() *functions.Function {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.function
 }
 
-// queued is how many events wait, those included that wait to be tried again.
-func (s *service) queued() int {
+// Queued is how many events wait, those included that wait to be tried again.
+func (s *Service) Queued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lanes.waiting() + len(s.delayed) + len(s.arrivals)
+	return s.queue.waiting() + len(s.delayed) + len(s.arrivals)
 }
 
-// blocked says why events cannot be dead-lettered; empty: they can.
-func (s *service) blocked() string {
+// Blocked says why events cannot be dead-lettered; empty: they can.
+func (s *Service) Blocked() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.deadFull
 }
+
+// Note writes a line of the node into the function's log; invocation may be
+// empty.
+func (s *Service) Note(level, invocation, text string) { s.note(level, invocation, text) }

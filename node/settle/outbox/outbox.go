@@ -1,4 +1,4 @@
-package node
+package outbox
 
 import (
 	"context"
@@ -15,12 +15,26 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
+
+// Prefix is what keys of the outbox begin with: then FUNCTION/DESTINATION/SEQUENCE-BYTES.
+const Prefix = durable.Root + "outbox/"
+
+// Keys of log lines.
+const (
+	logFunction = "function"
+	logBroker   = "broker"
+	logErr      = "err"
+)
+
+// sendBackoff is for a destination that does not take messages.
+var sendBackoff = durable.Backoff{First: 200 * time.Millisecond, Max: 5 * time.Second}
 
 // Bounds of the outbox.
 const (
 	// maxOutbox is how many messages of one function wait for one destination.
-	// What happens beyond is told at fullError.
+	// What happens beyond is told at FullError.
 	maxOutbox = 10_000
 	// outboxBatch is how many are read, sent and then deleted together; after a
 	// crash that many may be sent twice.
@@ -32,35 +46,42 @@ const (
 	relayTime = 30 * time.Second
 )
 
-// errGone is returned for a function, or a hold on a line, that is not there any
+// ErrGone is returned for a function, or a hold on a line, that is not there any
 // more.
-var errGone = errors.New("function was removed")
+var ErrGone = errors.New("function was removed")
 
-// fullError: no more can wait for a destination. An invocation that published
+// FullError: no more can wait for a destination. An invocation that published
 // to a broker outside waits until there is room (back-pressure: that broker is
 // away). For the broker inside the node and for invoked functions waiting could
 // be for oneself, so the invocation fails, which counts as an attempt.
-type fullError struct{ queue outQueueKey }
+type FullError struct{ queue outQueueKey }
 
-func (e *fullError) Error() string {
+func (e *FullError) Error() string {
 	return fmt.Sprintf("no room to wait for %s: %d messages, or all that the store has for them", e.queue.dest, maxOutbox)
 }
 
-// outbox sends what invocations committed, at least once and in the order of
+// Sink is where messages, calls and commands go: the rest of the node.
+type Sink interface {
+	// Publish sends a message to its broker and returns when it is acknowledged.
+	Publish(ctx context.Context, m functions.Publish) error
+	// Call hands an event to a function; settled is called once if it returns
+	// nil. ErrGone: there is no such function any more.
+	Call(ctx context.Context, function string, e functions.Event, settled func(error)) error
+	// Drive has a command of a line take place and returns when it has. ErrGone:
+	// the function does not hold the line any more.
+	Drive(ctx context.Context, function string, e functions.Effect) error
+	// Note writes a line into a function's log.
+	Note(function, level, text string)
+}
+
+// Outbox sends what invocations committed, at least once and in the order of
 // the commits per function and destination, also after a restart.
-type outbox struct {
+type Outbox struct {
 	st     store.Store
-	budget *budget
+	budget *durable.Budget
 	log    *slog.Logger
-	// send publishes to a broker and returns when it is acknowledged.
-	send func(ctx context.Context, m functions.Publish) error
-	// call hands an event to a function; settled is called once if it returns nil.
-	call func(ctx context.Context, function string, e functions.Event, settled func(error)) error
-	// drive has a command of a line take place and returns when it has.
-	drive func(ctx context.Context, function string, e functions.Effect) error
-	// note writes a line into a function's log.
-	note  func(function, level, text string)
-	start string // names this run of the node; see lineRecord
+	sink   Sink
+	start  string // names this run of the node; see lineRecord
 
 	wake chan struct{} // capacity 1: something was committed
 
@@ -70,11 +91,11 @@ type outbox struct {
 	room   chan struct{} // closed and replaced when something left
 }
 
-// sending is what an invocation sends, to each destination in its order.
-type sending struct {
-	messages []functions.Publish
-	invokes  []functions.Invoke
-	commands []functions.Effect // of lines
+// Batch is what an invocation sends, to each destination in its order.
+type Batch struct {
+	Messages []functions.Publish
+	Invokes  []functions.Invoke
+	Commands []functions.Effect // of lines
 }
 
 // outQueueKey names what a function sends to one destination: a broker, a
@@ -87,7 +108,7 @@ const (
 	destLine     = "line."
 )
 
-func (k outQueueKey) prefix() string { return keyOutbox + k.function + "/" + k.dest + "/" }
+func (k outQueueKey) prefix() string { return Prefix + k.function + "/" + k.dest + "/" }
 
 // outQueue counts the messages of an outQueueKey.
 type outQueue struct {
@@ -111,16 +132,17 @@ type outboxRecord struct {
 	Line   *lineRecord    `cbor:"line,omitempty"`
 }
 
-func newOutbox(st store.Store, b *budget, log *slog.Logger) *outbox {
-	return &outbox{st: st, budget: b, log: log, start: ulid.Make().String(), wake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
+// New makes an outbox. Load it, then run it.
+func New(st store.Store, b *durable.Budget, sink Sink, log *slog.Logger) *Outbox {
+	return &Outbox{st: st, budget: b, sink: sink, log: log, start: ulid.Make().String(), wake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
 }
 
-// load counts what an earlier run left.
-func (o *outbox) load(ctx context.Context) error {
+// Load counts what an earlier run left.
+func (o *Outbox) Load(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return eachKey(ctx, o.st, keyOutbox, func(key string) {
-		parts := strings.Split(strings.TrimPrefix(key, keyOutbox), "/")
+	return durable.EachKey(ctx, o.st, Prefix, func(key string) {
+		parts := strings.Split(strings.TrimPrefix(key, Prefix), "/")
 		if len(parts) != 3 {
 			return
 		}
@@ -128,9 +150,9 @@ func (o *outbox) load(ctx context.Context) error {
 		q := o.queue(k)
 		q.count++
 		q.added++
-		if id, n, ok := splitDead(key, k.prefix()); ok {
+		if id, n, ok := durable.SplitSized(key, k.prefix()); ok {
 			q.bytes += n
-			o.budget.force(n)
+			o.budget.Force(n)
 			if seq, err := strconv.ParseInt(id, 16, 64); err == nil {
 				o.seq, q.last = max(o.seq, seq), max(q.last, seq)
 			}
@@ -139,7 +161,7 @@ func (o *outbox) load(ctx context.Context) error {
 }
 
 // queue returns the queue of a key. The caller holds mu.
-func (o *outbox) queue(k outQueueKey) *outQueue {
+func (o *Outbox) queue(k outQueueKey) *outQueue {
 	q := o.queues[k]
 	if q == nil {
 		q = &outQueue{}
@@ -149,45 +171,48 @@ func (o *outbox) queue(k outQueueKey) *outQueue {
 }
 
 // pending reports whether something of a function waits for a destination.
-func (o *outbox) pending(function, dest string) bool {
+func (o *Outbox) pending(function, dest string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	q := o.queues[outQueueKey{function, dest}]
 	return q != nil && q.count+q.reserved > 0
 }
 
-// parcel is what one commit puts into the outbox. It ends in posted or dropped.
-type parcel struct {
-	o     *outbox
+// Parcel is what one commit puts into the outbox. It ends in posted or dropped.
+type Parcel struct {
+	o     *Outbox
 	ops   []store.Op
 	queue []outQueueKey // of each op
 	bytes []int64
 	seq   []int64 // once there is room
 }
 
+// Ops are what the parcel adds to the transaction.
+func (p *Parcel) Ops() []store.Op { return p.ops }
+
 // pack makes room for what a function sends, for all of it or for none, and
-// encodes it. The error is a *fullError, or one of encoding.
-func (o *outbox) pack(function string, s sending) (*parcel, error) {
-	p := &parcel{o: o}
+// encodes it. The error is a *FullError, or one of encoding.
+func (o *Outbox) pack(function string, s Batch) (*Parcel, error) {
+	p := &Parcel{o: o}
 	add := func(dest string, r outboxRecord) error {
-		v, err := encodeRecord(r)
+		v, err := durable.Encode(r)
 		p.ops = append(p.ops, store.Op{Value: v})
 		p.queue = append(p.queue, outQueueKey{function, dest})
 		p.bytes = append(p.bytes, int64(len(v)))
 		return err
 	}
-	for _, m := range s.messages {
+	for _, m := range s.Messages {
 		if err := add(destBroker+m.Broker, outboxRecord{Topic: m.Topic, Data: m.Data, QoS: m.QoS, Retain: m.Retain}); err != nil {
 			return nil, err
 		}
 	}
-	for _, i := range s.invokes {
+	for _, i := range s.Invokes {
 		if err := add(destFunction+i.Function, outboxRecord{Event: wire.EventMap(&i.Event)}); err != nil {
 			return nil, err
 		}
 	}
-	for _, c := range s.commands {
-		if err := add(destLine+lineOf(c), outboxRecord{Line: o.lineRecord(c)}); err != nil {
+	for _, c := range s.Commands {
+		if err := add(destLine+functions.LineOf(c), outboxRecord{Line: o.lineRecord(c)}); err != nil {
 			return nil, err
 		}
 	}
@@ -195,7 +220,7 @@ func (o *outbox) pack(function string, s sending) (*parcel, error) {
 }
 
 // reserve takes the room that a parcel needs and names its keys.
-func (o *outbox) reserve(p *parcel) error {
+func (o *Outbox) reserve(p *Parcel) error {
 	if len(p.ops) == 0 {
 		return nil
 	}
@@ -207,11 +232,11 @@ func (o *outbox) reserve(p *parcel) error {
 		total += p.bytes[i]
 		more[k]++
 		if q := o.queue(k); q.count+q.reserved+more[k] > maxOutbox {
-			return &fullError{k}
+			return &FullError{k}
 		}
 	}
-	if !o.budget.take(total) {
-		return &fullError{p.queue[0]}
+	if !o.budget.Take(total) {
+		return &FullError{p.queue[0]}
 	}
 	for i, k := range p.queue {
 		// A clock that was set back must not bring a message before its
@@ -224,8 +249,8 @@ func (o *outbox) reserve(p *parcel) error {
 	return nil
 }
 
-// posted says that the parcel is committed.
-func (p *parcel) posted() {
+// Posted says that the parcel is committed.
+func (p *Parcel) Posted() {
 	if len(p.ops) == 0 {
 		return
 	}
@@ -245,8 +270,8 @@ func (p *parcel) posted() {
 	}
 }
 
-// dropped says that the parcel will not be committed.
-func (p *parcel) dropped() {
+// Dropped says that the parcel will not be committed.
+func (p *Parcel) Dropped() {
 	if len(p.ops) == 0 {
 		return
 	}
@@ -254,25 +279,25 @@ func (p *parcel) dropped() {
 	defer p.o.mu.Unlock()
 	for i, k := range p.queue {
 		p.o.queue(k).reserved--
-		p.o.budget.give(p.bytes[i])
+		p.o.budget.Give(p.bytes[i])
 	}
 	p.o.vacated()
 }
 
 // vacated wakes those who wait for room. The caller holds mu.
-func (o *outbox) vacated() {
+func (o *Outbox) vacated() {
 	close(o.room)
 	o.room = make(chan struct{})
 }
 
-// packWait is pack that waits for room where that is right; see fullError.
-func (o *outbox) packWait(ctx context.Context, function string, s sending) (*parcel, error) {
+// Pack is pack that waits for room where that is right; see FullError.
+func (o *Outbox) Pack(ctx context.Context, function string, s Batch) (*Parcel, error) {
 	for n := 0; ; n++ {
 		o.mu.Lock()
 		room := o.room
 		o.mu.Unlock()
 		p, err := o.pack(function, s)
-		var full *fullError
+		var full *FullError
 		if err == nil || !errors.As(err, &full) || full.queue.dest == destBroker+functions.LocalBroker || !strings.HasPrefix(full.queue.dest, destBroker) {
 			return p, err
 		}
@@ -287,10 +312,10 @@ func (o *outbox) packWait(ctx context.Context, function string, s sending) (*par
 	}
 }
 
-// publish sends messages at once, in their order, and returns when each is
+// Publish sends messages at once, in their order, and returns when each is
 // acknowledged or, where its broker does not take it in time or others wait
 // for it, durably in the outbox.
-func (o *outbox) publish(ctx context.Context, function string, messages []functions.Publish) error {
+func (o *Outbox) Publish(ctx context.Context, function string, messages []functions.Publish) error {
 	var later []functions.Publish
 	behind := map[string]bool{}
 	for _, m := range messages {
@@ -302,7 +327,7 @@ func (o *outbox) publish(ctx context.Context, function string, messages []functi
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, directTime)
 			defer cancel()
-			return o.send(ctx, m)
+			return o.sink.Publish(ctx, m)
 		}()
 		switch {
 		case err == nil:
@@ -317,24 +342,24 @@ func (o *outbox) publish(ctx context.Context, function string, messages []functi
 	if len(later) == 0 {
 		return nil
 	}
-	p, err := o.packWait(ctx, function, sending{messages: later})
+	p, err := o.Pack(ctx, function, Batch{Messages: later})
 	if err != nil {
 		return err
 	}
-	err = persist(ctx, o.log, "keep messages to be sent", func(ctx context.Context) error {
+	err = durable.Persist(ctx, o.log, "keep messages to be sent", func(ctx context.Context) error {
 		_, err := o.st.Commit(ctx, nil, p.ops)
 		return err
 	})
-	if err != nil && lasting(err) {
-		p.dropped()
+	if err != nil && durable.Lasting(err) {
+		p.Dropped()
 		return err
 	}
-	p.posted() // after any other error it may be there
+	p.Posted() // after any other error it may be there
 	return err
 }
 
-// run relays until ctx is done.
-func (o *outbox) run(ctx context.Context) {
+// Run relays until ctx is done.
+func (o *Outbox) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -359,7 +384,7 @@ func (o *outbox) run(ctx context.Context) {
 }
 
 // relay sends what waits in one queue, until it is empty.
-func (o *outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
+func (o *Outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 	log := o.log.With(logFunction, k.function, "to", k.dest)
 	for failed := 0; ; {
 		o.mu.Lock()
@@ -390,7 +415,7 @@ func (o *outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 			if failed++; failed == 1 && ctx.Err() == nil {
 				log.Warn("messages wait in the outbox", logErr, err)
 			}
-			if sleep(ctx, sendPatience.wait(failed)) != nil {
+			if durable.Sleep(ctx, sendBackoff.Wait(failed)) != nil {
 				return
 			}
 		}
@@ -400,10 +425,10 @@ func (o *outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 	}
 }
 
-// flush waits until nothing waits to be sent, for limit at most, so that a stop
-// in good order cuts no sending short: what was sent and not yet deleted would
+// Flush waits until nothing waits to be sent, for limit at most, so that a stop
+// in good order cuts no Batch short: what was sent and not yet deleted would
 // be sent again.
-func (o *outbox) flush(limit time.Duration) {
+func (o *Outbox) Flush(limit time.Duration) {
 	left := func() bool {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -419,8 +444,8 @@ func (o *outbox) flush(limit time.Duration) {
 	}
 }
 
-func (o *outbox) list(ctx context.Context, k outQueueKey) ([]store.Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+func (o *Outbox) list(ctx context.Context, k outQueueKey) ([]store.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	es, _, err := o.st.List(ctx, k.prefix(), store.Read{Limit: outboxBatch})
 	return es, err
@@ -428,30 +453,30 @@ func (o *outbox) list(ctx context.Context, k outQueueKey) ([]store.Entry, error)
 
 // empty ends a relay whose queue was found empty, unless something was
 // committed since.
-func (o *outbox) empty(q *outQueue, added int) bool {
+func (o *Outbox) empty(q *outQueue, added int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if q.added != added {
 		return false
 	}
-	o.budget.give(q.bytes)
+	o.budget.Give(q.bytes)
 	q.count, q.bytes, q.running = 0, 0, false
 	o.vacated()
 	return true
 }
 
 // sendAll publishes in order until one fails.
-func (o *outbox) sendAll(ctx context.Context, log *slog.Logger, broker string, es []store.Entry) (sent []store.Entry, err error) {
+func (o *Outbox) sendAll(ctx context.Context, log *slog.Logger, broker string, es []store.Entry) (sent []store.Entry, err error) {
 	for i, e := range es {
 		var r outboxRecord
-		if err := decodeRecord(e.Value, &r); err != nil {
+		if err := durable.Decode(e.Value, &r); err != nil {
 			log.Error("message cannot be read, dropping it", "key", e.Key, logErr, err)
 			continue
 		}
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, relayTime)
 			defer cancel()
-			return o.send(ctx, functions.Publish{Broker: broker, Topic: r.Topic, Data: r.Data, QoS: r.QoS, Retain: r.Retain})
+			return o.sink.Publish(ctx, functions.Publish{Broker: broker, Topic: r.Topic, Data: r.Data, QoS: r.QoS, Retain: r.Retain})
 		}()
 		if err != nil {
 			return es[:i], err
@@ -461,7 +486,7 @@ func (o *outbox) sendAll(ctx context.Context, log *slog.Logger, broker string, e
 }
 
 // callAll hands a batch of calls over and waits until each is settled.
-func (o *outbox) callAll(ctx context.Context, log *slog.Logger, target string, es []store.Entry) (settled []store.Entry, err error) {
+func (o *Outbox) callAll(ctx context.Context, log *slog.Logger, target string, es []store.Entry) (settled []store.Entry, err error) {
 	type outcome struct {
 		e   store.Entry
 		err error
@@ -470,7 +495,7 @@ func (o *outbox) callAll(ctx context.Context, log *slog.Logger, target string, e
 	waiting := 0
 	for _, e := range es {
 		var r outboxRecord
-		ev, err := functions.Event{}, decodeRecord(e.Value, &r)
+		ev, err := functions.Event{}, durable.Decode(e.Value, &r)
 		if err == nil {
 			ev, err = wire.MapEvent(r.Event)
 		}
@@ -479,9 +504,9 @@ func (o *outbox) callAll(ctx context.Context, log *slog.Logger, target string, e
 			settled = append(settled, e)
 			continue
 		}
-		err = o.call(ctx, target, ev, func(err error) { outcomes <- outcome{e, err} })
+		err = o.sink.Call(ctx, target, ev, func(err error) { outcomes <- outcome{e, err} })
 		switch {
-		case errors.Is(err, errGone):
+		case errors.Is(err, ErrGone):
 			log.Warn("invoked function was removed, dropping its event", "event", ev.ID)
 			settled = append(settled, e)
 		case err != nil:
@@ -507,14 +532,14 @@ func (o *outbox) callAll(ctx context.Context, log *slog.Logger, target string, e
 }
 
 // delete removes what was sent.
-func (o *outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) error {
+func (o *Outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) error {
 	ops := make([]store.Op, len(sent))
 	var bytes int64
 	for i, e := range sent {
 		ops[i] = store.Op{Key: e.Key, Delete: true}
 		bytes += int64(len(e.Value))
 	}
-	err := persist(ctx, o.log, "remove sent messages", func(ctx context.Context) error {
+	err := durable.Persist(ctx, o.log, "remove sent messages", func(ctx context.Context) error {
 		_, err := o.st.Commit(ctx, nil, ops)
 		return err
 	})
@@ -525,7 +550,7 @@ func (o *outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) er
 	defer o.mu.Unlock()
 	q.count -= len(sent)
 	q.bytes -= bytes
-	o.budget.give(bytes)
+	o.budget.Give(bytes)
 	o.vacated()
 	return nil
 }

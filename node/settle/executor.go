@@ -1,65 +1,76 @@
-package node
+package settle
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
+	"github.com/edgefn/edgefn/node/settle/durable"
+	"github.com/edgefn/edgefn/node/settle/outbox"
 )
 
 // maxReruns is how often an invocation is run again because another one
 // changed what it had read, before that counts as a failed attempt.
 const maxReruns = 16
 
-// shyAfter is how many such conflicts make an invocation wait for the others
+// rerunBackoff is for an invocation that is run again.
+var rerunBackoff = durable.Backoff{First: 2 * time.Millisecond, Max: 250 * time.Millisecond}
+
+// contendedAfter is how many such conflicts make an invocation wait for the others
 // of its function that have had as many: then one of them gets through.
-const shyAfter = 2
+const contendedAfter = 2
 
 // errConflict: what an invocation read was changed by another one.
 var errConflict = errors.New("state was changed meanwhile")
 
-// version is a version of a function that serves, or is to.
-type version struct {
-	function *functions.Function
-	digest   string
-	pool     Pool
-	stop     func()        // ends the pool and waits for it
-	shy      chan struct{} // capacity 1: see shyAfter
+// Version is a version of a function that serves, or is to.
+type Version struct {
+	Function *functions.Function
+	Digest   string
+	Runner   Runner
+
+	contended chan struct{} // capacity 1: see contendedAfter
 }
 
-// request is an event to be run.
-type request struct {
-	trigger    string
-	attempt    int // from 1
-	event      functions.Event
-	ownID      bool       // the event's id is its sender's: it takes effect once
-	noWait     bool       // pool.ErrOverloaded instead of waiting
-	invocation string     // empty: one is made for each run
-	extra      []store.Op // committed together with the effects
+// NewVersion makes a version that runs on r.
+func NewVersion(fn *functions.Function, digest string, r Runner) *Version {
+	return &Version{Function: fn, Digest: digest, Runner: r, contended: make(chan struct{}, 1)}
 }
 
-// ran is what came of a request that succeeded, or how far one came that did not.
-type ran struct {
-	repeat     bool // the event's id is known as settled; nothing ran
-	invocation string
-	outcome    pool.Outcome
+// Request is an event to be run.
+type Request struct {
+	Trigger    string
+	Attempt    int // from 1
+	Event      functions.Event
+	OwnID      bool       // the event's id is its sender's: it takes effect once
+	NoWait     bool       // pool.ErrOverloaded instead of waiting
+	Invocation string     // empty: one is made for each run
+	Extra      []store.Op // committed together with the effects
+}
+
+// Ran is what came of a request that succeeded, or how far one came that did not.
+type Ran struct {
+	Repeat     bool // the event's id is known as settled; nothing ran
+	Invocation string
+	Outcome    pool.Outcome
 }
 
 // executor runs events and commits what they ask for.
 type executor struct {
 	st         store.Store
-	around     surroundings
-	outbox     *outbox
-	marks      *marks
+	around     Surroundings
+	outbox     *outbox.Outbox
+	fences     *fences
 	done       *doneIDs
-	quota      *stateQuota
-	usage      *usageBook
+	quota      *quota
+	usage      *Usage
 	maxPayload int
 	log        *slog.Logger
 }
@@ -68,61 +79,61 @@ type executor struct {
 // returns when its effects are committed. The error is a *functions.Failure,
 // pool.ErrOverloaded, pool.ErrClosed, ctx's, or the store's: only a Failure that
 // is not transient was the function's doing.
-func (x *executor) run(ctx context.Context, v *version, r request) (ran, error) {
+func (x *executor) run(ctx context.Context, v *Version, r Request) (Ran, error) {
 	for n := 0; ; n++ {
 		out, err := x.once(ctx, v, r)
 		if !errors.Is(err, errConflict) {
 			return out, err
 		}
 		if n == maxReruns {
-			return out, functions.Failf(functions.FailEffect, "the state that it read was changed by others while it ran, %d times in a row", n+1)
+			return out, functions.Failf(functions.FailEffect, "the state that it read was changed by others while it Ran, %d times in a row", n+1)
 		}
-		if n == shyAfter {
+		if n == contendedAfter {
 			select {
-			case v.shy <- struct{}{}:
-				defer func() { <-v.shy }()
+			case v.contended <- struct{}{}:
+				defer func() { <-v.contended }()
 			case <-ctx.Done():
 				return out, context.Cause(ctx)
 			}
 		}
-		if err := sleep(ctx, rerunPatience.wait(n+1)); err != nil {
+		if err := durable.Sleep(ctx, rerunBackoff.Wait(n+1)); err != nil {
 			return out, err
 		}
 	}
 }
 
 // once runs an event and commits its effects; errConflict if they could not be.
-func (x *executor) once(ctx context.Context, v *version, r request) (ran, error) {
-	out := ran{invocation: r.invocation}
-	if out.invocation == "" {
-		out.invocation = ulid.Make().String()
+func (x *executor) once(ctx context.Context, v *Version, r Request) (Ran, error) {
+	out := Ran{Invocation: r.Invocation}
+	if out.Invocation == "" {
+		out.Invocation = ulid.Make().String()
 	}
-	tx := newTransaction(v.function, x.st, x.around, x.maxPayload)
+	tx := newTransaction(v.Function, x.st, x.around, x.maxPayload)
 	doneKey := ""
-	if r.ownID {
-		doneKey = eventKey(v.function.Name, &r.event)
+	if r.OwnID {
+		doneKey = eventKey(v.Function.Name, &r.Event)
 		known, err := x.done.known(ctx, doneKey)
 		if err != nil {
 			return out, err
 		}
 		if known {
-			out.repeat = true
-			return out, x.commitExtra(ctx, r.extra)
+			out.Repeat = true
+			return out, x.commitExtra(ctx, r.Extra)
 		}
 	}
 	var err error
-	out.outcome, err = v.pool.Invoke(ctx, pool.Invocation{
-		ID: out.invocation, Trigger: r.trigger, Attempt: r.attempt, Event: r.event, Host: tx, NoWait: r.noWait,
+	out.Outcome, err = v.Runner.Invoke(ctx, pool.Invocation{
+		ID: out.Invocation, Trigger: r.Trigger, Attempt: r.Attempt, Event: r.Event, Host: tx, NoWait: r.NoWait,
 	})
 	if err == nil && tx.fault == nil {
-		err = x.commit(ctx, v.function, tx, out.outcome.Result, r, doneKey)
+		err = x.commit(ctx, v.Function, tx, out.Outcome.Result, r, doneKey)
 	}
 	if tx.fault != nil && ctx.Err() == nil {
 		// It saw a read fail that it had a right to, so whatever it made of it
 		// does not count.
 		err = functions.Failf(functions.FailTransient, "%v", tx.fault)
 	}
-	x.meter(v.function.Name, out.outcome.Usage, err)
+	x.meter(v.Function.Name, out.Outcome.Usage, err)
 	return out, err
 }
 
@@ -139,20 +150,20 @@ func (x *executor) meter(function string, u functions.Usage, err error) {
 // commit makes an invocation's effects take place. With no state written, no
 // call and no id to remember there is no transaction: messages are published
 // and lines are driven at once.
-func (x *executor) commit(ctx context.Context, fn *functions.Function, tx *transaction, res functions.Result, r request, doneKey string) error {
+func (x *executor) commit(ctx context.Context, fn *functions.Function, tx *transaction, res functions.Result, r Request, doneKey string) error {
 	messages := tx.messages
 	if fn.Output != nil && res.Data != nil {
 		if len(res.Data) > x.maxPayload {
 			return functions.Failf(functions.FailResult, "the result has %d bytes, at most %d can be published", len(res.Data), x.maxPayload)
 		}
 		messages = append(messages, functions.Publish{
-			Broker: brokerName(fn.Output.Broker), Topic: fn.Output.Topic, Data: res.Data, QoS: fn.Output.QoS, Retain: fn.Output.Retain,
+			Broker: BrokerName(fn.Output.Broker), Topic: fn.Output.Topic, Data: res.Data, QoS: fn.Output.QoS, Retain: fn.Output.Retain,
 		})
 	}
 	// A pulse takes place once for an event that can be told from its repeat.
 	remember := doneKey != "" && (len(tx.writes) > 0 || tx.pulses || fn.Dedupe)
-	if len(tx.writes) == 0 && len(tx.invokes) == 0 && !remember && len(r.extra) == 0 && !x.outbox.driving(fn.Name, tx.commands) {
-		if err := x.outbox.publish(ctx, fn.Name, messages); err != nil {
+	if len(tx.writes) == 0 && len(tx.invokes) == 0 && !remember && len(r.Extra) == 0 && !x.outbox.Driving(fn.Name, tx.commands) {
+		if err := x.outbox.Publish(ctx, fn.Name, messages); err != nil {
 			return effectError(err)
 		}
 		return x.driveNow(ctx, fn.Name, tx.commands)
@@ -161,22 +172,22 @@ func (x *executor) commit(ctx context.Context, fn *functions.Function, tx *trans
 	if err != nil {
 		return err
 	}
-	p, err := x.outbox.packWait(ctx, fn.Name, sending{messages, tx.invokes, tx.commands})
+	p, err := x.outbox.Pack(ctx, fn.Name, outbox.Batch{Messages: messages, Invokes: tx.invokes, Commands: tx.commands})
 	if err != nil {
 		undo()
 		return effectError(err)
 	}
 	w := writing{guards: tx.guards(), ops: tx.stateOps()}
-	w.ops = append(append(w.ops, r.extra...), p.ops...)
+	w.ops = append(append(w.ops, r.Extra...), p.Ops()...)
 	if remember {
-		w.done, w.id = doneKey, r.event.ID
+		w.done, w.id = doneKey, r.Event.ID
 	}
 	if err := x.write(ctx, w); err != nil {
 		undo()
-		p.dropped()
+		p.Dropped()
 		return effectError(err)
 	}
-	p.posted()
+	p.Posted()
 	return nil
 }
 
@@ -185,12 +196,12 @@ func (x *executor) commit(ctx context.Context, fn *functions.Function, tx *trans
 // that was taken away: it may have begun.
 func (x *executor) driveNow(ctx context.Context, function string, commands []functions.Effect) error {
 	for _, c := range commands {
-		if err := x.outbox.drive(ctx, function, c); err != nil {
+		if err := x.around.Drive(ctx, function, c); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if p, ok := c.(functions.PulseLine); ok && errors.Is(err, errGone) {
-				x.outbox.note(function, "error", noPulse(p.Line, err))
+			if p, ok := c.(functions.PulseLine); ok && errors.Is(err, outbox.ErrGone) {
+				x.around.Note(function, "error", outbox.NoPulse(p.Line, err))
 				continue
 			}
 			return functions.Failf(functions.FailEffect, "its effects cannot take place: %v", err)
@@ -202,7 +213,7 @@ func (x *executor) driveNow(ctx context.Context, function string, commands []fun
 // effectError makes a Failure of an error that another attempt may not have,
 // and that waiting does not cure.
 func effectError(err error) error {
-	var full *fullError
+	var full *outbox.FullError
 	if errors.As(err, &full) || errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrInvalid) {
 		return functions.Failf(functions.FailEffect, "its effects cannot take place: %v", err)
 	}
@@ -214,10 +225,7 @@ func (x *executor) commitExtra(ctx context.Context, ops []store.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	return persist(ctx, x.log, "settle event", func(ctx context.Context) error {
-		_, err := x.st.Commit(ctx, nil, ops)
-		return err
-	})
+	return durable.Commit(ctx, x.st, x.log, "settle event", ops)
 }
 
 // writing is a transaction of the store. With done it remembers an event's id.
@@ -232,9 +240,9 @@ type writing struct {
 //
 // A commit whose answer was lost may have taken effect, and must not take effect
 // twice. Where an id is remembered, that key tells: the event is then a repeat.
-// Otherwise the transaction also writes a mark, which nobody else uses.
+// Otherwise the transaction also writes a commit fence, which nobody else uses.
 func (x *executor) write(ctx context.Context, w writing) error {
-	var m *mark
+	var m *fence
 	guards, ops := w.guards, w.ops
 	switch {
 	case w.done != "":
@@ -242,10 +250,10 @@ func (x *executor) write(ctx context.Context, w writing) error {
 		ops = append(ops, store.Op{Key: w.done, Value: []byte(w.id)})
 	default:
 		var err error
-		if m, err = x.marks.take(ctx); err != nil {
+		if m, err = x.fences.take(ctx); err != nil {
 			return err
 		}
-		defer x.marks.put(m)
+		defer x.fences.put(m)
 		guards = append(guards, store.Guard{Key: m.key, Version: m.version})
 		ops = append(ops, store.Op{Key: m.key, Value: []byte(ulid.Make().String())})
 	}
@@ -267,7 +275,7 @@ func (x *executor) write(ctx context.Context, w writing) error {
 		case errors.Is(err, store.ErrLeaseGone):
 			x.done.forget(own.Lease)
 			continue
-		case lasting(err):
+		case durable.Lasting(err):
 			return err
 		case !errors.Is(err, store.ErrFull):
 			unsure = true
@@ -278,7 +286,7 @@ func (x *executor) write(ctx context.Context, w writing) error {
 		if n == 1 {
 			x.log.Warn("store does not take effects, holding events back", logErr, err)
 		}
-		if err := sleep(ctx, storePatience.wait(n)); err != nil {
+		if err := durable.Sleep(ctx, durable.StoreBackoff.Wait(n)); err != nil {
 			return err
 		}
 	}
@@ -286,7 +294,7 @@ func (x *executor) write(ctx context.Context, w writing) error {
 
 // tryWrite commits once.
 func (x *executor) tryWrite(ctx context.Context, guards []store.Guard, ops []store.Op, own *store.Op, remember bool) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	if remember {
 		lease, err := x.done.lease(ctx)
@@ -305,9 +313,9 @@ func (x *executor) tryWrite(ctx context.Context, guards []store.Guard, ops []sto
 // unsureConflict finds out whether a conflict was with one's own transaction,
 // whose answer was lost. An event's id that is there now may have been put by
 // another run of the same event; that settles it as well.
-func (x *executor) unsureConflict(ctx context.Context, m *mark, own *store.Op) error {
+func (x *executor) unsureConflict(ctx context.Context, m *fence, own *store.Op) error {
 	var e store.Entry
-	err := persist(ctx, x.log, "find out what was committed", func(ctx context.Context) (err error) {
+	err := durable.Persist(ctx, x.log, "find out what was committed", func(ctx context.Context) (err error) {
 		e, _, err = x.st.Get(ctx, own.Key, store.Read{})
 		return err
 	})

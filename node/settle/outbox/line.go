@@ -1,4 +1,4 @@
-package node
+package outbox
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
 // lineRecord is a command of a line that was committed with state.
@@ -27,7 +28,7 @@ type lineRecord struct {
 	Start   string `cbor:"start,omitempty"`
 }
 
-func (o *outbox) lineRecord(e functions.Effect) *lineRecord {
+func (o *Outbox) lineRecord(e functions.Effect) *lineRecord {
 	switch e := e.(type) {
 	case functions.SetLine:
 		return &lineRecord{On: e.On}
@@ -47,20 +48,20 @@ func (r *lineRecord) effect(line string) functions.Effect {
 	return functions.SetLine{Line: line, On: r.On}
 }
 
-// driving reports whether earlier commands of a function wait for one of these
+// Driving reports whether earlier commands of a function wait for one of these
 // lines, so that the new ones have to wait behind them.
-func (o *outbox) driving(function string, commands []functions.Effect) bool {
+func (o *Outbox) Driving(function string, commands []functions.Effect) bool {
 	for _, c := range commands {
-		if o.pending(function, destLine+lineOf(c)) {
+		if o.pending(function, destLine+functions.LineOf(c)) {
 			return true
 		}
 	}
 	return false
 }
 
-// forsake lets the commands of lines go that a function has committed and that
+// Forsake lets the commands of lines go that a function has committed and that
 // have not taken place: it has failed again and again since, or was removed.
-func (o *outbox) forsake(function string) {
+func (o *Outbox) Forsake(function string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for k, q := range o.queues {
@@ -70,8 +71,8 @@ func (o *outbox) forsake(function string) {
 	}
 }
 
-func (o *outbox) isForsaken(q *outQueue, k outQueueKey, e store.Entry) bool {
-	id, _, _ := splitDead(e.Key, k.prefix())
+func (o *Outbox) isForsaken(q *outQueue, k outQueueKey, e store.Entry) bool {
+	id, _, _ := durable.SplitSized(e.Key, k.prefix())
 	seq, err := strconv.ParseInt(id, 16, 64)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -80,10 +81,10 @@ func (o *outbox) isForsaken(q *outQueue, k outQueueKey, e store.Entry) bool {
 
 // driveAll has commands of a line take place in order, until one fails or a
 // pulse is over. It returns those that are done and not yet deleted.
-func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line string, q *outQueue, es []store.Entry) (done []store.Entry, err error) {
+func (o *Outbox) driveAll(ctx context.Context, log *slog.Logger, function, line string, q *outQueue, es []store.Entry) (done []store.Entry, err error) {
 	for i, e := range es {
 		var r outboxRecord
-		err := decodeRecord(e.Value, &r)
+		err := durable.Decode(e.Value, &r)
 		switch {
 		case o.isForsaken(q, outQueueKey{function, destLine + line}, e):
 			log.Warn("function was removed or failed again and again, dropping its command")
@@ -92,8 +93,8 @@ func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line 
 			log.Error("command of a line cannot be read, dropping it", "key", e.Key, logErr, err)
 			continue
 		case r.Line.PulseMS == 0:
-			err := o.drive(ctx, function, r.Line.effect(line))
-			if errors.Is(err, errGone) {
+			err := o.sink.Drive(ctx, function, r.Line.effect(line))
+			if errors.Is(err, ErrGone) {
 				log.Warn("function holds the line no more, dropping its command", logErr, err)
 			} else if err != nil {
 				return es[:i], err
@@ -102,24 +103,24 @@ func (o *outbox) driveAll(ctx context.Context, log *slog.Logger, function, line 
 		case r.Line.Start != o.start:
 			text := fmt.Sprintf("a pulse of line %q was committed before the node ended and is not made up for", line)
 			log.Warn("pulse of an earlier run is dropped")
-			o.note(function, "warning", text)
+			o.sink.Note(function, "warning", text)
 			continue
 		}
 		if err := o.delete(ctx, q, es[:i+1]); err != nil {
 			return nil, err
 		}
-		if err := o.drive(ctx, function, r.Line.effect(line)); err != nil && ctx.Err() == nil {
+		if err := o.sink.Drive(ctx, function, r.Line.effect(line)); err != nil && ctx.Err() == nil {
 			log.Error("pulse did not take place", logErr, err)
-			o.note(function, "error", noPulse(line, err))
+			o.sink.Note(function, "error", NoPulse(line, err))
 		}
 		return nil, nil
 	}
 	return es, nil
 }
 
-// noPulse says for people what became of a pulse that met an error.
-func noPulse(line string, err error) string {
-	if errors.Is(err, errGone) {
+// NoPulse says for people what became of a pulse that met an error.
+func NoPulse(line string, err error) string {
+	if errors.Is(err, ErrGone) {
 		return fmt.Sprintf("a pulse of line %q did not take place, or was cut short: %v", line, err)
 	}
 	return fmt.Sprintf("a pulse of line %q did not take place: %v", line, err)

@@ -1,4 +1,4 @@
-package node
+package settle
 
 import (
 	"context"
@@ -9,19 +9,26 @@ import (
 
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
 // recountEvery is how often a state that seems full is counted again at most.
 const recountEvery = 5 * time.Second
 
-// stateQuota bounds the state of each function. It keeps count itself: while
+// StateLimits bounds the state of each function.
+type StateLimits struct {
+	Keys  int
+	Bytes int64
+}
+
+// quota bounds the state of each function. It keeps count itself: while
 // less than half is used, a write of a key that was not read counts as a new
 // one; above that the size of what it replaces is looked up. When a bound is
 // reached the state is counted anew, so that counting too much does no harm.
-type stateQuota struct {
+type quota struct {
 	st    store.Store
 	log   *slog.Logger
-	limit StateConfig
+	limit StateLimits
 
 	mu     sync.Mutex
 	spaces map[string]*stateSpace // by function
@@ -35,8 +42,8 @@ type stateSpace struct {
 	exact   bool      // look up what is replaced
 }
 
-func newStateQuota(st store.Store, log *slog.Logger, limit StateConfig) *stateQuota {
-	return &stateQuota{st: st, log: log, limit: limit, spaces: map[string]*stateSpace{}}
+func newQuota(st store.Store, log *slog.Logger, limit StateLimits) *quota {
+	return &quota{st: st, log: log, limit: limit, spaces: map[string]*stateSpace{}}
 }
 
 // growth is by how much writes enlarge a space.
@@ -47,7 +54,7 @@ type growth struct {
 
 // admit makes room for what a transaction writes. undo gives it back, if it is
 // not committed. A state that is full is a *functions.Failure.
-func (q *stateQuota) admit(ctx context.Context, tx *transaction) (undo func(), err error) {
+func (q *quota) admit(ctx context.Context, tx *transaction) (undo func(), err error) {
 	if len(tx.writes) == 0 {
 		return func() {}, nil
 	}
@@ -55,7 +62,7 @@ func (q *stateQuota) admit(ctx context.Context, tx *transaction) (undo func(), e
 	defer q.mu.Unlock()
 	all := map[string]growth{}
 	for key := range tx.writes {
-		owner, _, _ := strings.Cut(strings.TrimPrefix(key, keyState), "/")
+		owner, _, _ := strings.Cut(strings.TrimPrefix(key, statePrefix), "/")
 		if _, ok := all[owner]; ok {
 			continue
 		}
@@ -74,7 +81,7 @@ func (q *stateQuota) admit(ctx context.Context, tx *transaction) (undo func(), e
 }
 
 // give gives back; the caller holds mu.
-func (q *stateQuota) give(all map[string]growth) {
+func (q *quota) give(all map[string]growth) {
 	for owner, g := range all {
 		if s := q.spaces[owner]; s != nil {
 			s.keys -= g.keys
@@ -83,7 +90,7 @@ func (q *stateQuota) give(all map[string]growth) {
 	}
 }
 
-func (q *stateQuota) admitSpace(ctx context.Context, owner string, tx *transaction) (growth, error) {
+func (q *quota) admitSpace(ctx context.Context, owner string, tx *transaction) (growth, error) {
 	s := q.spaces[owner]
 	if s == nil {
 		s = &stateSpace{}
@@ -119,16 +126,16 @@ func (q *stateQuota) admitSpace(ctx context.Context, owner string, tx *transacti
 }
 
 // growth is what the writes to one space add.
-func (q *stateQuota) growth(ctx context.Context, owner string, s *stateSpace, tx *transaction) (growth, error) {
+func (q *quota) growth(ctx context.Context, owner string, s *stateSpace, tx *transaction) (growth, error) {
 	var g growth
-	prefix := keyState + owner + "/"
+	prefix := statePrefix + owner + "/"
 	for key, w := range tx.writes {
 		if !strings.HasPrefix(key, prefix) {
 			continue
 		}
 		old, known := tx.sizes[key]
 		if !known && s.exact {
-			err := persist(ctx, q.log, "look up the size of a key", func(ctx context.Context) error {
+			err := durable.Persist(ctx, q.log, "look up the size of a key", func(ctx context.Context) error {
 				e, _, err := q.st.Get(ctx, key, store.Read{})
 				old = -1
 				if e.Version != 0 {
@@ -154,10 +161,10 @@ func (q *stateQuota) growth(ctx context.Context, owner string, s *stateSpace, tx
 }
 
 // recount reads the size of a space from the store.
-func (q *stateQuota) recount(ctx context.Context, owner string, s *stateSpace) error {
-	prefix := keyState + owner + "/"
+func (q *quota) recount(ctx context.Context, owner string, s *stateSpace) error {
+	prefix := statePrefix + owner + "/"
 	keys, bytes := 0, int64(0)
-	err := eachEntry(ctx, q.st, prefix, store.Read{Limit: 100}, func(e store.Entry) error {
+	err := durable.EachEntry(ctx, q.st, prefix, store.Read{Limit: 100}, func(e store.Entry) error {
 		keys++
 		bytes += int64(len(e.Key)-len(prefix)) + int64(len(e.Value))
 		return nil
@@ -171,7 +178,7 @@ func (q *stateQuota) recount(ctx context.Context, owner string, s *stateSpace) e
 }
 
 // forget drops the count of a function that was removed.
-func (q *stateQuota) forget(function string) {
+func (q *quota) forget(function string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.spaces, function)

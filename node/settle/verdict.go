@@ -1,4 +1,4 @@
-package node
+package settle
 
 import (
 	"context"
@@ -9,16 +9,27 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
+	"github.com/edgefn/edgefn/node/settle/dead"
+	"github.com/edgefn/edgefn/node/settle/durable"
+)
+
+// MaxFailures is how many failed attempts in a row make a function lose what it
+// commands: its lines go to their safe values until it succeeds again.
+const MaxFailures = 3
+
+var (
+	sandboxBackoff = durable.Backoff{First: 200 * time.Millisecond, Max: 10 * time.Second} // the sandbox went away
+	deadBackoff    = durable.Backoff{First: 500 * time.Millisecond, Max: 10 * time.Second} // the dead-letter queue is full
 )
 
 // verdict is what becomes of an event after a try.
 type verdict int
 
 const (
-	settled verdict = iota // nothing can lose it: tell the sender
-	again                  // try again after a wait
-	bury                   // no attempt is left: dead-letter it
-	stopped                // the node stops: the sender must keep it
+	settled    verdict = iota // nothing can lose it: tell the sender
+	again                     // try again after a wait
+	deadLetter                // no attempt is left: dead-letter it
+	stopped                   // the node stops: the sender must keep it
 )
 
 // judge decides what an error means for an event that had failed attempts, and
@@ -33,28 +44,28 @@ func judge(err error, failed, waits int, r functions.Retry) (v verdict, wait tim
 		return stopped, 0, false
 	case errors.As(err, &f) && f.Kind != functions.FailTransient:
 		if !f.Retryable() {
-			return bury, 0, true
+			return deadLetter, 0, true
 		}
 		if wait, ok := r.Backoff(failed + 1); ok {
-			return again, jitter(wait), true
+			return again, durable.Jitter(wait), true
 		}
-		return bury, 0, true
+		return deadLetter, 0, true
 	case errors.Is(err, pool.ErrClosed) && waits == 0:
 		return again, 0, false // it was replaced; the next version is there
 	default:
-		return again, sandboxPatience.wait(waits + 1), false
+		return again, sandboxBackoff.Wait(waits + 1), false
 	}
 }
 
 // attempt runs an event once, or dead-letters it, and says what becomes of it.
-func (s *service) attempt(ctx context.Context, w *work) (v verdict, wait time.Duration) {
+func (s *Service) attempt(ctx context.Context, w *work) (v verdict, wait time.Duration) {
 	if w.failure == nil {
-		if v, wait = s.try(ctx, w); v != bury {
+		if v, wait = s.try(ctx, w); v != deadLetter {
 			return v, wait
 		}
 	}
-	fn := s.spec()
-	err := s.dead.add(ctx, fn, w)
+	fn := s.Spec()
+	err := s.dead.Add(ctx, fn, w.letter())
 	s.setDeadFull(err)
 	switch {
 	case err == nil:
@@ -68,21 +79,29 @@ func (s *service) attempt(ctx context.Context, w *work) (v verdict, wait time.Du
 		s.log.Error("dead letter cannot be kept, holding its event back", logErr, err)
 		s.note("error", "", fmt.Sprintf("event %s waits: %v", w.d.Event.ID, err))
 	}
-	return again, deadPatience.wait(w.waits)
+	return again, deadBackoff.Wait(w.waits)
+}
+
+// letter is the event as a dead letter.
+func (w *work) letter() dead.Letter {
+	return dead.Letter{
+		Trigger: w.d.Trigger, Attempts: w.failed, Failure: *w.failure,
+		Event: w.d.Event, OwnID: w.d.OwnID, Bytes: w.bytes, Cut: w.cut,
+	}
 }
 
 // try runs an event once.
-func (s *service) try(ctx context.Context, w *work) (verdict, time.Duration) {
-	active := s.current()
+func (s *Service) try(ctx context.Context, w *work) (verdict, time.Duration) {
+	active := s.Current()
 	if active == nil { // taken away a moment ago
 		w.waits++
-		return again, sandboxPatience.wait(w.waits)
+		return again, sandboxBackoff.Wait(w.waits)
 	}
-	out, err := s.exec.run(ctx, active, request{trigger: w.d.Trigger, attempt: w.failed + 1, event: w.d.Event, ownID: w.d.OwnID})
-	retry := active.function.Retry
+	out, err := s.exec.run(ctx, active, Request{Trigger: w.d.Trigger, Attempt: w.failed + 1, Event: w.d.Event, OwnID: w.d.OwnID})
+	retry := active.Function.Retry
 	v, wait, counted := judge(err, w.failed, w.waits, retry)
 	if v == stopped && ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
-		v, wait = again, sandboxPatience.wait(w.waits+1) // its pool was stopped, not the node
+		v, wait = again, sandboxBackoff.Wait(w.waits+1) // its pool was stopped, not the node
 	}
 	s.tally(err, counted)
 	if !counted {
@@ -90,7 +109,7 @@ func (s *service) try(ctx context.Context, w *work) (verdict, time.Duration) {
 			w.waits++
 			s.log.Debug("event is tried again", logTrigger, w.d.Trigger, "event", w.d.Event.ID, "wait", wait, logErr, err)
 			if w.waits == 1 && !errors.Is(err, pool.ErrClosed) {
-				s.note("warning", out.invocation, fmt.Sprintf("event %s waits: %v", w.d.Event.ID, err))
+				s.note("warning", out.Invocation, fmt.Sprintf("event %s waits: %v", w.d.Event.ID, err))
 			}
 		}
 		return v, wait
@@ -103,21 +122,21 @@ func (s *service) try(ctx context.Context, w *work) (verdict, time.Duration) {
 	if f.Detail != "" {
 		text += "\n" + f.Detail
 	}
-	s.note("error", out.invocation, text)
-	if v == bury {
+	s.note("error", out.Invocation, text)
+	if v == deadLetter {
 		w.failure = f
 	}
 	return v, wait
 }
 
-// tallyRun is tally for a run that was no attempt of an event in work.
-func (s *service) tallyRun(err error) {
+// Tally is tally for a run that was no attempt of an event in work.
+func (s *Service) Tally(err error) {
 	var f *functions.Failure
 	s.tally(err, errors.As(err, &f) && f.Kind != functions.FailTransient)
 }
 
 // tally counts the attempts that failed in a row.
-func (s *service) tally(err error, failed bool) {
+func (s *Service) tally(err error, failed bool) {
 	s.mu.Lock()
 	switch {
 	case err == nil:
@@ -125,7 +144,7 @@ func (s *service) tally(err error, failed bool) {
 	case failed:
 		s.failures++
 	}
-	over := failed && s.failures == maxLineFailures
+	over := failed && s.failures == MaxFailures
 	s.mu.Unlock()
 	if over {
 		s.failing()
@@ -133,7 +152,7 @@ func (s *service) tally(err error, failed bool) {
 }
 
 // setDeadFull keeps why nothing can be dead-lettered, for people.
-func (s *service) setDeadFull(err error) {
+func (s *Service) setDeadFull(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deadFull = ""

@@ -1,4 +1,4 @@
-package node
+package logs
 
 import (
 	"bufio"
@@ -35,48 +35,56 @@ const (
 	invokeLines = 1000
 )
 
-// logBook keeps the log of each function.
-type logBook struct {
+// Config bounds the log of each function.
+type Config struct {
+	FileSize int64 // bytes of a file, then it is rotated
+	Files    int   // files kept, the current one included
+	Rate     int64 // bytes a second, over a longer time; what is above is dropped and counted
+}
+
+// Book keeps the log of each function.
+type Book struct {
 	dir string
-	cfg LogConfig
+	cfg Config
 	log *slog.Logger
 
 	mu   sync.Mutex
-	logs map[string]*functionLog
+	logs map[string]*Log
 }
 
-func newLogBook(dir string, cfg LogConfig, log *slog.Logger) *logBook {
-	return &logBook{dir: dir, cfg: cfg, log: log, logs: map[string]*functionLog{}}
+// New makes the logs of a folder. It does no I/O.
+func New(dir string, cfg Config, log *slog.Logger) *Book {
+	return &Book{dir: dir, cfg: cfg, log: log, logs: map[string]*Log{}}
 }
 
-// of returns the log of a function.
-func (b *logBook) of(function string) *functionLog {
+// Of returns the log of a function.
+func (b *Book) Of(function string) *Log {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l := b.logs[function]
 	if l == nil {
-		l = &functionLog{
+		l = &Log{
 			function: function, log: b.log,
 			file:    logFile{path: filepath.Join(b.dir, function+".log"), limit: b.cfg.FileSize, files: b.cfg.Files},
 			limiter: rate.NewLimiter(rate.Limit(b.cfg.Rate), int(b.cfg.Rate)*burstSeconds),
-			readers: map[*logReader]bool{},
+			readers: map[*reader]bool{},
 		}
 		b.logs[function] = l
 	}
 	return l
 }
 
-// remove deletes the log of a function that was removed.
-func (b *logBook) remove(function string) error {
-	l := b.of(function)
+// Remove deletes the log of a function that was removed.
+func (b *Book) Remove(function string) error {
+	l := b.Of(function)
 	b.mu.Lock()
 	delete(b.logs, function)
 	b.mu.Unlock()
 	return l.remove()
 }
 
-// close closes every file.
-func (b *logBook) close() {
+// Close closes every file.
+func (b *Book) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range b.logs {
@@ -85,46 +93,46 @@ func (b *logBook) close() {
 	clear(b.logs)
 }
 
-// functionLog is the log of one function: files, and those who read along.
-type functionLog struct {
+// Log is the log of one function: files, and those who read along.
+type Log struct {
 	function string
 	log      *slog.Logger
 	limiter  *rate.Limiter // in bytes
 
 	mu      sync.Mutex
 	file    logFile
-	readers map[*logReader]bool
+	readers map[*reader]bool
 	dropped int         // lines, since the last one that was kept
-	version string      // of the last dropped line
+	version string      // Of the last dropped line
 	report  *time.Timer // tells what was dropped; nil: nothing was
 	failing bool        // the file cannot be written
 	closed  bool
 }
 
-// logReader is somebody who reads along: lines of one invocation, or all.
-type logReader struct {
+// reader is somebody who reads along: lines of one invocation, or all.
+type reader struct {
 	invocation string
 	lines      chan api.LogLine
 	dropped    int // guarded by the log's mu
 }
 
-// write adds a line of an instance.
-func (l *functionLog) write(version string, p pool.LogLine) {
+// Write adds a line of an instance.
+func (l *Log) Write(version string, p pool.LogLine) {
 	l.add(api.LogLine{
 		Time: p.Time.UTC(), Level: p.Level, Function: l.function, Version: version,
 		Invocation: p.Invocation, Stream: p.Stream, Text: p.Text,
 	})
 }
 
-// note adds a line of the node.
-func (l *functionLog) note(version, level, invocation, text string) {
+// Note adds a line of the node.
+func (l *Log) Note(version, level, invocation, text string) {
 	l.add(api.LogLine{
 		Time: time.Now().UTC(), Level: level, Function: l.function, Version: version,
 		Invocation: invocation, Stream: "node", Text: text,
 	})
 }
 
-func (l *functionLog) add(line api.LogLine) {
+func (l *Log) add(line api.LogLine) {
 	line.Text = cutText(line.Text)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -157,7 +165,7 @@ func cutText(s string) string {
 	return fmt.Sprintf("%s... (%d bytes more)", s[:n], len(s)-n)
 }
 
-func (l *functionLog) reportDropped() {
+func (l *Log) reportDropped() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.report = nil
@@ -167,14 +175,14 @@ func (l *functionLog) reportDropped() {
 }
 
 // tellDropped writes how many lines were dropped. The caller holds mu.
-func (l *functionLog) tellDropped() {
+func (l *Log) tellDropped() {
 	text := fmt.Sprintf("dropped %d lines: the function logs more than its rate allows (log.rate in the node's config)", l.dropped)
 	l.dropped = 0
 	l.keep(api.LogLine{Time: time.Now().UTC(), Level: "warning", Function: l.function, Version: l.version, Stream: "node", Text: text})
 }
 
 // keep writes a line and shows it to the readers. The caller holds mu.
-func (l *functionLog) keep(line api.LogLine) {
+func (l *Log) keep(line api.LogLine) {
 	for r := range l.readers {
 		r.offer(line)
 	}
@@ -185,15 +193,15 @@ func (l *functionLog) keep(line api.LogLine) {
 	if (err != nil) != l.failing {
 		l.failing = err != nil
 		if err != nil {
-			l.log.Error("log cannot be written, lines are lost", logFunction, l.function, logErr, err)
+			l.log.Error("log cannot be written, lines are lost", "function", l.function, "err", err)
 		} else {
-			l.log.Info("log is written again", logFunction, l.function)
+			l.log.Info("log is written again", "function", l.function)
 		}
 	}
 }
 
 // offer gives a reader a line, or counts that it could not.
-func (r *logReader) offer(line api.LogLine) {
+func (r *reader) offer(line api.LogLine) {
 	if r.invocation != "" && r.invocation != line.Invocation {
 		return
 	}
@@ -214,10 +222,10 @@ func (r *logReader) offer(line api.LogLine) {
 	}
 }
 
-// collect gathers the lines of an invocation until stop is called, which
+// Collect gathers the lines of an invocation until stop is called, which
 // returns them.
-func (l *functionLog) collect(invocation string) (stop func() []api.LogLine) {
-	r := &logReader{invocation: invocation, lines: make(chan api.LogLine, invokeLines)}
+func (l *Log) Collect(invocation string) (stop func() []api.LogLine) {
+	r := &reader{invocation: invocation, lines: make(chan api.LogLine, invokeLines)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.readers[r] = true
@@ -234,12 +242,12 @@ func (l *functionLog) collect(invocation string) (stop func() []api.LogLine) {
 	}
 }
 
-// read calls f with the lines since a time and, if told to follow, with those
+// Read calls f with the lines since a time and, if told to follow, with those
 // that come, until ctx is done or f fails.
-func (l *functionLog) read(ctx context.Context, o api.LogOptions, f func(api.LogLine) error) error {
+func (l *Log) Read(ctx context.Context, o api.LogOptions, f func(api.LogLine) error) error {
 	l.mu.Lock()
 	old, err := l.file.sections()
-	r := &logReader{lines: make(chan api.LogLine, followLines)}
+	r := &reader{lines: make(chan api.LogLine, followLines)}
 	if err == nil && o.Follow {
 		l.readers[r] = true
 		defer func() {
@@ -271,7 +279,7 @@ func (l *functionLog) read(ctx context.Context, o api.LogOptions, f func(api.Log
 	return nil
 }
 
-// read calls f with the lines of a file. One that is cut or no line of ours is
+// Read calls f with the lines of a file. One that is cut or no line of ours is
 // passed over.
 func (s section) read(ctx context.Context, since time.Time, f func(api.LogLine) error) error {
 	b := bufio.NewReaderSize(io.NewSectionReader(s.f, 0, s.size), 64<<10)
@@ -299,14 +307,14 @@ func (s section) read(ctx context.Context, since time.Time, f func(api.LogLine) 
 	return context.Cause(ctx)
 }
 
-func (l *functionLog) close() {
+func (l *Log) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.shut()
 }
 
 // shut ends the log. The caller holds mu.
-func (l *functionLog) shut() {
+func (l *Log) shut() {
 	if l.report != nil {
 		l.report.Stop()
 		l.report = nil
@@ -316,11 +324,11 @@ func (l *functionLog) shut() {
 	}
 	l.closed = true
 	if err := l.file.close(); err != nil {
-		l.log.Warn("log may lack lines", logFunction, l.function, logErr, err)
+		l.log.Warn("log may lack lines", "function", l.function, "err", err)
 	}
 }
 
-func (l *functionLog) remove() error {
+func (l *Log) remove() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.shut()

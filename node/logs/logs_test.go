@@ -1,9 +1,10 @@
-package node
+package logs
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,10 +23,10 @@ func line(text string) pool.LogLine {
 }
 
 // texts reads a log.
-func texts(t *testing.T, l *functionLog, since time.Time) []string {
+func texts(t *testing.T, l *Log, since time.Time) []string {
 	t.Helper()
 	var out []string
-	err := l.read(t.Context(), api.LogOptions{Since: since}, func(line api.LogLine) error {
+	err := l.Read(t.Context(), api.LogOptions{Since: since}, func(line api.LogLine) error {
 		out = append(out, line.Text)
 		return nil
 	})
@@ -37,11 +38,11 @@ func texts(t *testing.T, l *functionLog, since time.Time) []string {
 
 func TestLogIsBoundedAndRotates(t *testing.T) {
 	dir := t.TempDir()
-	cfg := LogConfig{FileSize: 16 << 10, Files: 3, Rate: 1 << 20}
-	b := newLogBook(dir, cfg, discard())
+	cfg := Config{FileSize: 16 << 10, Files: 3, Rate: 1 << 20}
+	b := New(dir, cfg, slog.New(slog.DiscardHandler))
 	const lines = 1000
 	for i := range lines {
-		b.of("fan").write("sha256:1", line(fmt.Sprintf("%04d %s", i, strings.Repeat("x", 60))))
+		b.Of("fan").Write("sha256:1", line(fmt.Sprintf("%04d %s", i, strings.Repeat("x", 60))))
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil || len(files) != 3 {
@@ -54,7 +55,7 @@ func TestLogIsBoundedAndRotates(t *testing.T) {
 	}
 	// What is left are the newest lines, in order, also after a restart that
 	// found a line cut.
-	b.close()
+	b.Close()
 	f, err := os.OpenFile(filepath.Join(dir, "fan.log"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -63,10 +64,10 @@ func TestLogIsBoundedAndRotates(t *testing.T) {
 	if err := errors.Join(werr, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	b = newLogBook(dir, cfg, discard())
-	defer b.close()
-	b.of("fan").write("sha256:1", line(fmt.Sprintf("%04d", lines)))
-	got := texts(t, b.of("fan"), time.Time{})
+	b = New(dir, cfg, slog.New(slog.DiscardHandler))
+	defer b.Close()
+	b.Of("fan").Write("sha256:1", line(fmt.Sprintf("%04d", lines)))
+	got := texts(t, b.Of("fan"), time.Time{})
 	if len(got) < 100 {
 		t.Fatalf("%d lines are left", len(got))
 	}
@@ -75,7 +76,7 @@ func TestLogIsBoundedAndRotates(t *testing.T) {
 			t.Fatalf("line %d: got %s, want %s", i, text[:4], want)
 		}
 	}
-	if err := b.remove("fan"); err != nil {
+	if err := b.Remove("fan"); err != nil {
 		t.Fatal(err)
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
@@ -85,11 +86,11 @@ func TestLogIsBoundedAndRotates(t *testing.T) {
 
 func TestFloodIsDroppedAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newLogBook(t.TempDir(), LogConfig{FileSize: 1 << 20, Files: 2, Rate: 1 << 10}, discard())
-		defer b.close()
-		l := b.of("fan")
+		b := New(t.TempDir(), Config{FileSize: 1 << 20, Files: 2, Rate: 1 << 10}, slog.New(slog.DiscardHandler))
+		defer b.Close()
+		l := b.Of("fan")
 		for range 100 {
-			l.write("sha256:1", line(strings.Repeat("x", 1<<10)))
+			l.Write("sha256:1", line(strings.Repeat("x", 1<<10)))
 		}
 		kept := texts(t, l, time.Time{})
 		if len(kept) != 7 { // 8 KiB at once, lines of 1 KiB and 128 bytes
@@ -102,7 +103,7 @@ func TestFloodIsDroppedAndCounted(t *testing.T) {
 		}
 		since := time.Now()
 		time.Sleep(time.Minute)
-		l.write("sha256:1", line("calm again"))
+		l.Write("sha256:1", line("calm again"))
 		if diff := cmp.Diff([]string{"calm again"}, texts(t, l, since)); diff != "" {
 			t.Errorf("lines since (-want +got):\n%s", diff)
 		}
@@ -117,17 +118,17 @@ func TestLongLineIsCut(t *testing.T) {
 }
 
 func TestFollowMissesNothing(t *testing.T) {
-	b := newLogBook(t.TempDir(), LogConfig{FileSize: 16 << 10, Files: 2, Rate: 1 << 20}, discard())
-	defer b.close()
-	l := b.of("fan")
-	l.write("sha256:1", line("0"))
+	b := New(t.TempDir(), Config{FileSize: 16 << 10, Files: 2, Rate: 1 << 20}, slog.New(slog.DiscardHandler))
+	defer b.Close()
+	l := b.Of("fan")
+	l.Write("sha256:1", line("0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	var got []string
 	n := 0
-	err := l.read(ctx, api.LogOptions{Follow: true}, func(line api.LogLine) error {
+	err := l.Read(ctx, api.LogOptions{Follow: true}, func(line api.LogLine) error {
 		got = append(got, line.Text)
 		if n++; n < 300 { // over a rotation
-			l.write("sha256:1", pool.LogLine{Time: time.Now(), Text: fmt.Sprint(n)})
+			l.Write("sha256:1", pool.LogLine{Time: time.Now(), Text: fmt.Sprint(n)})
 		} else {
 			cancel()
 		}
@@ -146,10 +147,10 @@ func TestFollowMissesNothing(t *testing.T) {
 	}
 	// A reader that fails ends it, one that is slow is told what it missed.
 	stop := errors.New("client is gone")
-	if err := l.read(t.Context(), api.LogOptions{Follow: true}, func(api.LogLine) error { return stop }); !errors.Is(err, stop) {
+	if err := l.Read(t.Context(), api.LogOptions{Follow: true}, func(api.LogLine) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
-	r := &logReader{lines: make(chan api.LogLine, 2)}
+	r := &reader{lines: make(chan api.LogLine, 2)}
 	for range 5 {
 		r.offer(api.LogLine{Text: "x"})
 	}
@@ -162,17 +163,17 @@ func TestFollowMissesNothing(t *testing.T) {
 }
 
 func TestCollectTakesOneInvocation(t *testing.T) {
-	b := newLogBook(t.TempDir(), LogConfig{FileSize: 1 << 20, Files: 1, Rate: 1 << 20}, discard())
-	defer b.close()
-	l := b.of("fan")
-	stop := l.collect("i1")
-	l.write("sha256:1", line("mine"))
-	l.write("sha256:1", pool.LogLine{Time: time.Now(), Invocation: "i2", Text: "another's"})
+	b := New(t.TempDir(), Config{FileSize: 1 << 20, Files: 1, Rate: 1 << 20}, slog.New(slog.DiscardHandler))
+	defer b.Close()
+	l := b.Of("fan")
+	stop := l.Collect("i1")
+	l.Write("sha256:1", line("mine"))
+	l.Write("sha256:1", pool.LogLine{Time: time.Now(), Invocation: "i2", Text: "another's"})
 	var got []string
 	for _, line := range stop() {
 		got = append(got, line.Text)
 	}
-	l.write("sha256:1", line("late"))
+	l.Write("sha256:1", line("late"))
 	if diff := cmp.Diff([]string{"mine"}, got); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)
 	}

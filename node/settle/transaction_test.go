@@ -1,4 +1,4 @@
-package node
+package settle
 
 import (
 	"context"
@@ -17,20 +17,20 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/cluster/store/memstore"
 	"github.com/edgefn/edgefn/functions"
-	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/functions/wire"
+	"github.com/edgefn/edgefn/node/settle/outbox"
 )
 
 // place is what transactions of these tests have around them.
-type place struct{}
+type place struct{ outbox.Sink }
 
-func (place) hasBroker(name string) bool   { return name == "local" || name == "plant" }
-func (place) hasFunction(name string) bool { return name == "other" }
-func (place) isOutput(line string) bool    { return line == "relay" }
+func (place) HasBroker(name string) bool   { return name == "local" || name == "plant" }
+func (place) HasFunction(name string) bool { return name == "other" }
+func (place) IsOutput(line string) bool    { return line == "relay" }
 
-func (place) readLine(_ context.Context, line string) (bool, error) { return line == "door", nil }
+func (place) ReadLine(_ context.Context, line string) (bool, error) { return line == "door", nil }
 
-func (place) readSensor(_ context.Context, sensor string) ([]byte, error) {
+func (place) ReadSensor(_ context.Context, sensor string) ([]byte, error) {
 	if sensor != "greenhouse" {
 		return nil, errors.New("nothing answers")
 	}
@@ -170,7 +170,7 @@ func TestTransactionBounds(t *testing.T) {
 		for i := 0; i <= maxListed; i += 512 {
 			var ops []store.Op
 			for k := i; k < i+512; k++ {
-				ops = append(ops, store.Op{Key: fmt.Sprintf("%sfan/%04d", keyState, k)})
+				ops = append(ops, store.Op{Key: fmt.Sprintf("%sfan/%04d", statePrefix, k)})
 			}
 			if _, err := st.Commit(t.Context(), nil, ops); err != nil {
 				t.Fatal(err)
@@ -195,7 +195,7 @@ func TestTransactionReadsItsWrites(t *testing.T) {
 		model := map[string]string{}
 		for _, k := range rapid.SliceOfDistinct(rapid.SampledFrom(keys), rapid.ID).Draw(t, "before") {
 			model[k] = "old " + k
-			if _, err := st.Commit(ctx, nil, []store.Op{{Key: keyState + "fan/" + k, Value: []byte(model[k])}}); err != nil {
+			if _, err := st.Commit(ctx, nil, []store.Op{{Key: statePrefix + "fan/" + k, Value: []byte(model[k])}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -205,7 +205,7 @@ func TestTransactionReadsItsWrites(t *testing.T) {
 				t.Fatal(err)
 			}
 			// What others do from here on is not seen.
-			if _, err := st.Commit(ctx, nil, []store.Op{{Key: keyState + "fan/new", Value: []byte("x")}, {Key: keyState + "fan/b", Value: []byte("x")}}); err != nil {
+			if _, err := st.Commit(ctx, nil, []store.Op{{Key: statePrefix + "fan/new", Value: []byte("x")}, {Key: statePrefix + "fan/b", Value: []byte("x")}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -247,7 +247,7 @@ func TestTransactionReadsItsWrites(t *testing.T) {
 		}
 		for k := range tx.writes {
 			e, _, err := st.Get(ctx, k, store.Read{})
-			v, ok := model[strings.TrimPrefix(k, keyState+"fan/")]
+			v, ok := model[strings.TrimPrefix(k, statePrefix+"fan/")]
 			if err != nil || (e.Version != 0) != ok || string(e.Value) != v {
 				t.Fatalf("committed %q: %+v, %v", k, e, err)
 			}
@@ -260,15 +260,15 @@ func TestGuards(t *testing.T) {
 	ctx := t.Context()
 	read := map[string]wire.Call{"present": {Key: "a"}, "absent": {Key: "none"}, "listed": {Prefix: "l/"}, "empty list": {Prefix: "e/"}}
 	change := map[string]store.Op{
-		"present": {Key: keyState + "fan/a", Value: []byte("2")}, "absent": {Key: keyState + "fan/none"},
-		"listed": {Key: keyState + "fan/l/1", Delete: true}, "empty list": {Key: keyState + "fan/e/1"},
-		"something else": {Key: keyState + "fan/other"},
+		"present": {Key: statePrefix + "fan/a", Value: []byte("2")}, "absent": {Key: statePrefix + "fan/none"},
+		"listed": {Key: statePrefix + "fan/l/1", Delete: true}, "empty list": {Key: statePrefix + "fan/e/1"},
+		"something else": {Key: statePrefix + "fan/other"},
 	}
 	for name, c := range read {
 		for changed, op := range change {
 			t.Run(name+" while "+changed+" changes", func(t *testing.T) {
 				st := memstore.New(memstore.Config{})
-				if _, err := st.Commit(ctx, nil, []store.Op{{Key: keyState + "fan/a"}, {Key: keyState + "fan/l/1"}, {Key: keyState + "fan/l/2"}}); err != nil {
+				if _, err := st.Commit(ctx, nil, []store.Op{{Key: statePrefix + "fan/a"}, {Key: statePrefix + "fan/l/1"}, {Key: statePrefix + "fan/l/2"}}); err != nil {
 					t.Fatal(err)
 				}
 				tx := newTransaction(testFunction(), st, place{}, 1000)
@@ -291,174 +291,5 @@ func TestGuards(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-func TestJudge(t *testing.T) {
-	r := functions.Retry{Attempts: 3, First: 8 * time.Second, Max: time.Minute}
-	raised, transient := functions.Failf(functions.FailRaised, "x"), functions.Failf(functions.FailTransient, "x")
-	tests := []struct {
-		name          string
-		err           error
-		failed, waits int
-		want          verdict
-		counted       bool
-		least, most   time.Duration
-	}{
-		{"success", nil, 0, 0, settled, false, 0, 0},
-		{"first failure", raised, 0, 0, again, true, 4 * time.Second, 12 * time.Second},
-		{"second failure", raised, 1, 0, again, true, 8 * time.Second, 24 * time.Second},
-		{"last failure", raised, 2, 0, bury, true, 0, 0},
-		{"payload", functions.Failf(functions.FailPayload, "x"), 0, 0, bury, true, 0, 0},
-		{"sandbox gone at the last attempt", transient, 2, 0, again, false, 100 * time.Millisecond, 300 * time.Millisecond},
-		{"sandbox gone for long", transient, 0, 1000, again, false, 5 * time.Second, 15 * time.Second},
-		{"replaced", pool.ErrClosed, 0, 0, again, false, 0, 0},
-		{"replaced again and again", pool.ErrClosed, 0, 3, again, false, 800 * time.Millisecond, 2400 * time.Millisecond},
-		{"overloaded", pool.ErrOverloaded, 0, 0, again, false, 100 * time.Millisecond, 300 * time.Millisecond},
-		{"store away", errors.New("no quorum"), 2, 0, again, false, 100 * time.Millisecond, 300 * time.Millisecond},
-		{"store closed", fmt.Errorf("get: %w", store.ErrClosed), 0, 0, stopped, false, 0, 0},
-		{"node stops", context.Canceled, 2, 0, stopped, false, 0, 0},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			v, wait, counted := judge(tt.err, tt.failed, tt.waits, r)
-			if v != tt.want || counted != tt.counted || wait < tt.least || wait > tt.most {
-				t.Errorf("got %v, counted %v, %v; want %v, %v, %v to %v", v, counted, wait, tt.want, tt.counted, tt.least, tt.most)
-			}
-		})
-	}
-}
-
-func TestPruneOfEventIDs(t *testing.T) {
-	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
-	spans := []span{{1, now.Add(-60 * time.Hour), 5}, {2, now.Add(-20 * time.Hour), maxDone}, {3, now.Add(-2 * time.Hour), 7}, {4, now.Add(-time.Hour), 8}}
-	keep, drop := prune(spans, now)
-	if diff := cmp.Diff([]span{spans[2], spans[3]}, keep); diff != "" {
-		t.Errorf("keep (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff([]span{spans[0], spans[1]}, drop); diff != "" {
-		t.Errorf("drop (-want +got):\n%s", diff)
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		var spans []span
-		for i, n := range rapid.SliceOf(rapid.IntRange(0, maxPerSpan)).Draw(t, "ids") {
-			spans = append(spans, span{store.LeaseID(i + 1), now, n})
-		}
-		keep, drop := prune(spans, now)
-		sum := 0
-		for _, s := range keep {
-			sum += s.IDs
-		}
-		if sum+maxPerSpan > maxDone || len(keep)+len(drop) != len(spans) {
-			t.Fatalf("%d ids are kept in %d spans of %d", sum, len(keep), len(spans))
-		}
-	})
-}
-
-func TestDoneIDsGetANewLease(t *testing.T) {
-	ctx := t.Context()
-	st := memstore.New(memstore.Config{})
-	d := newDoneIDs(st, discard(), "gate")
-	if err := d.load(ctx); err != nil {
-		t.Fatal(err)
-	}
-	first, err := d.lease(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, err := d.lease(ctx); err != nil || again != first {
-		t.Errorf("second lease: %v, %v, want the first", again, err)
-	}
-	if err := st.Revoke(ctx, first); err != nil {
-		t.Fatal(err)
-	}
-	x := &executor{st: st, done: d, marks: newMarks(st, discard(), "gate"), log: discard()}
-	if err := x.write(ctx, writing{done: keyDone + "fan/1", id: "1"}); err != nil {
-		t.Fatal(err)
-	}
-	if known, err := d.known(ctx, keyDone+"fan/1"); err != nil || !known {
-		t.Errorf("known: %v, %v", known, err)
-	}
-	// Another run finds the lease in use.
-	second, err := d.lease(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d = newDoneIDs(st, discard(), "gate")
-	if err := d.load(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := d.lease(ctx); err != nil || got != second || d.spans[0].IDs != 1 {
-		t.Errorf("after a restart: %v, %v, %+v", got, err, d.spans)
-	}
-}
-
-func TestStateQuota(t *testing.T) {
-	ctx := t.Context()
-	st := memstore.New(memstore.Config{})
-	q := newStateQuota(st, discard(), StateConfig{Keys: 4, Bytes: 100})
-	put := func(values map[string]string, deletes ...string) error {
-		tx := newTransaction(testFunction(), st, place{}, 1000)
-		for k, v := range values {
-			tx.writes[keyState+"fan/"+k] = write{value: []byte(v)}
-		}
-		for _, k := range deletes {
-			tx.writes[keyState+"fan/"+k] = write{deleted: true}
-		}
-		undo, err := q.admit(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if _, err := st.Commit(ctx, nil, tx.stateOps()); err != nil {
-			undo()
-			return err
-		}
-		return nil
-	}
-	full := func(err error) {
-		t.Helper()
-		var f *functions.Failure
-		if !errors.As(err, &f) || f.Kind != functions.FailEffect || !strings.Contains(f.Message, `state of function "fan" is full`) {
-			t.Errorf("got %v, want a state that is full", err)
-		}
-	}
-	ok := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	for range 20 { // one key, written again and again, stays one key
-		ok(put(map[string]string{"a": "12345"}))
-	}
-	ok(put(map[string]string{"b": "1", "c": "1", "d": "1"}))
-	full(put(map[string]string{"e": "1"}))
-	ok(put(map[string]string{"a": "1", "b": "2"}))
-	full(put(map[string]string{"a": strings.Repeat("x", 100)}))
-	ok(put(nil, "b"))
-	ok(put(map[string]string{"e": "1"}))
-	full(put(map[string]string{"f": "1"}))
-	ok(put(map[string]string{"f": "1"}, "e"))
-}
-
-func TestDeadLettersAge(t *testing.T) {
-	ctx := t.Context()
-	st := memstore.New(memstore.Config{})
-	d := newDeadLetters(st, newBudget(0), discard())
-	fn := testFunction()
-	for range 3 {
-		w := &work{failure: functions.Failf(functions.FailRaised, "x")}
-		if err := d.add(ctx, fn, w); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := d.expire(ctx, fn, time.Now().Add(fn.Dead.Age-time.Minute)); err != nil || d.count("fan") != 3 {
-		t.Errorf("too early: %d left, %v", d.count("fan"), err)
-	}
-	if err := d.expire(ctx, fn, time.Now().Add(fn.Dead.Age+time.Minute)); err != nil || d.count("fan") != 0 {
-		t.Errorf("%d left, %v", d.count("fan"), err)
-	}
-	if n, err := st.Count(ctx, keyDead); err != nil || n != 0 || d.budget.used.Load() != 0 {
-		t.Errorf("%d left in the store, %v; %d bytes of the budget", n, err, d.budget.used.Load())
 	}
 }

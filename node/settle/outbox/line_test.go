@@ -1,4 +1,4 @@
-package node
+package outbox
 
 import (
 	"context"
@@ -55,24 +55,22 @@ func (l *lines) take() []string {
 }
 
 // lineOutbox runs an outbox that drives l.
-func lineOutbox(t *testing.T, st store.Store, l *lines) (o *outbox, stop func()) {
+func lineOutbox(t *testing.T, st store.Store, l *lines) (o *Outbox, stop func()) {
 	t.Helper()
-	o, stop = newTestOutbox(t, st, 1<<20, &sink{})
-	o.drive, o.note = l.drive, l.note
-	return o, stop
+	return newTestOutbox(t, st, 1<<20, &sink{drive: l.drive, note: l.note})
 }
 
 // commit puts commands into an outbox as an invocation does.
-func commit(t *testing.T, o *outbox, st store.Store, commands ...functions.Effect) {
+func commit(t *testing.T, o *Outbox, st store.Store, commands ...functions.Effect) {
 	t.Helper()
-	p, err := o.pack("fan", sending{commands: commands})
+	p, err := o.pack("fan", Batch{Commands: commands})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := st.Commit(t.Context(), nil, p.ops); err != nil {
 		t.Fatal(err)
 	}
-	p.posted()
+	p.Posted()
 }
 
 var (
@@ -89,10 +87,10 @@ func TestCommandsOfALineInOrder(t *testing.T) {
 		defer stop()
 		commands := []functions.Effect{on, pulse, off, pulse, pulse, on, free}
 		commit(t, o, st, commands...)
-		if !o.driving("fan", []functions.Effect{off}) {
+		if !o.Driving("fan", []functions.Effect{off}) {
 			t.Error("a command that waits is not seen")
 		}
-		if o.driving("fan", []functions.Effect{functions.SetLine{Line: "lamp"}}) {
+		if o.Driving("fan", []functions.Effect{functions.SetLine{Line: "lamp"}}) {
 			t.Error("another line waits too")
 		}
 		time.Sleep(time.Minute)
@@ -103,8 +101,8 @@ func TestCommandsOfALineInOrder(t *testing.T) {
 		if diff := cmp.Diff(want, l.take()); diff != "" {
 			t.Errorf("commands (-want +got):\n%s", diff)
 		}
-		if n, err := st.Count(t.Context(), keyOutbox); n != 0 || err != nil || o.budget.used.Load() != 0 {
-			t.Errorf("%d left, %v, %d bytes of the budget", n, err, o.budget.used.Load())
+		if n, err := st.Count(t.Context(), Prefix); n != 0 || err != nil || o.budget.Used() != 0 {
+			t.Errorf("%d left, %v, %d bytes of the budget", n, err, o.budget.Used())
 		}
 	})
 }
@@ -204,11 +202,11 @@ func TestCommandsThatCannotTakePlace(t *testing.T) {
 		}
 		// A function that lost the line leaves nothing that waits for ever.
 		l.mu.Lock()
-		l.err = fmt.Errorf("%w: not held", errGone)
+		l.err = fmt.Errorf("%w: not held", ErrGone)
 		l.mu.Unlock()
 		commit(t, o, st, on)
 		time.Sleep(time.Minute)
-		if n, err := st.Count(t.Context(), keyOutbox); n != 0 || err != nil {
+		if n, err := st.Count(t.Context(), Prefix); n != 0 || err != nil {
 			t.Errorf("%d commands wait, %v", n, err)
 		}
 	})

@@ -1,0 +1,10 @@
+// Package outbox sends what invocations committed: messages to brokers, events to
+// other functions, commands to lines.
+//
+// What an invocation sends is packed into its transaction (Pack, Parcel.Ops), so
+// it is there exactly if the invocation took effect. One relay per function and
+// destination sends it at least once, in the order of the commits, also after a
+// restart; only a pulse of a line is sent at most once. Where nothing else is to
+// be committed and nothing waits before it, a message goes out at once and the
+// store is not touched (Publish).
+package outbox

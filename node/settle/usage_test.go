@@ -1,0 +1,58 @@
+package settle
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/edgefn/edgefn/cluster/store"
+	"github.com/edgefn/edgefn/cluster/store/memstore"
+	"github.com/edgefn/edgefn/functions"
+)
+
+func TestUsageIsWrittenOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memstore.New(memstore.Config{})
+		b := NewUsage(st, discard(), "gate")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { b.Run(ctx); close(done) }()
+		version := func() int64 {
+			e, _, err := st.Get(t.Context(), b.key("fan"), store.Read{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e.Version
+		}
+		var seen []int64
+		for range 180 { // three minutes and a bit, an event each second
+			time.Sleep(time.Second)
+			b.add("fan", functions.Usage{Wall: time.Millisecond}, false)
+			synctest.Wait()
+			if v := version(); v != 0 && (len(seen) == 0 || seen[len(seen)-1] != v) {
+				seen = append(seen, v)
+			}
+		}
+		if len(seen) < 2 || len(seen) > 3 {
+			t.Errorf("written %d times in three minutes", len(seen))
+		}
+		time.Sleep(time.Hour) // quiet
+		synctest.Wait()
+		last := version()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if version() != last {
+			t.Error("usage is written although nothing ran")
+		}
+		cancel()
+		<-done
+		again := NewUsage(st, discard(), "gate")
+		if err := again.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := again.Of("fan"); got.Invocations != 180 || got.WallMS != 180 {
+			t.Errorf("after a restart: %+v", got)
+		}
+	})
+}

@@ -1,0 +1,70 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/settle/outbox"
+	"github.com/edgefn/edgefn/triggers"
+)
+
+// surroundings is the node as settling sees it.
+type surroundings struct{ n *Node }
+
+var _ settle.Surroundings = surroundings{}
+
+// Publish implements outbox.Sink.
+func (s surroundings) Publish(ctx context.Context, m functions.Publish) error {
+	p, ok := s.n.publishers[m.Broker]
+	if !ok {
+		return fmt.Errorf("this node has no broker %q any more", m.Broker)
+	}
+	return p.Publish(ctx, m)
+}
+
+// Call implements outbox.Sink. The event carries an id that stays.
+func (s surroundings) Call(ctx context.Context, function string, e functions.Event, settled func(error)) error {
+	d, ok := s.n.lookup(function)
+	if !ok {
+		return outbox.ErrGone
+	}
+	return d.svc.Deliver(ctx, triggers.Delivery{Function: function, Event: e, OwnID: true, Settle: settled})
+}
+
+// Drive implements outbox.Sink.
+func (s surroundings) Drive(ctx context.Context, function string, e functions.Effect) error {
+	return s.n.actuate(ctx, function, e)
+}
+
+// Note implements outbox.Sink.
+func (s surroundings) Note(function, level, text string) { s.n.noteLine(function, level, text) }
+
+// HasBroker implements settle.Surroundings.
+func (s surroundings) HasBroker(name string) bool { return s.n.hasBroker(name) }
+
+// HasFunction implements settle.Surroundings.
+func (s surroundings) HasFunction(name string) bool {
+	_, ok := s.n.lookup(name)
+	return ok
+}
+
+// IsOutput implements settle.Surroundings.
+func (s surroundings) IsOutput(line string) bool { return s.n.isOutput(line) }
+
+// ReadLine implements settle.Surroundings.
+func (s surroundings) ReadLine(ctx context.Context, line string) (bool, error) {
+	return s.n.devices.ReadLine(ctx, line)
+}
+
+// ReadSensor implements settle.Surroundings.
+func (s surroundings) ReadSensor(ctx context.Context, sensor string) ([]byte, error) {
+	return s.n.readSensor(ctx, sensor)
+}
+
+// hasBroker reports whether the node knows a broker by this name.
+func (n *Node) hasBroker(name string) bool {
+	_, ok := n.cfg.Brokers[name]
+	return ok || (name == functions.LocalBroker && n.local != nil)
+}
