@@ -16,7 +16,8 @@ const (
 	FailLoad      FailureKind = "load"      // the handler could not be loaded
 	FailEffect    FailureKind = "effect"    // its effects could not take place
 	FailPayload   FailureKind = "payload"   // the event's data is over the node's limit; never retried
-	FailTransient FailureKind = "transient" // the node's fault, not the function's: its sandbox went away
+	FailLost      FailureKind = "lost"      // its sandbox, or the node, ended while it ran
+	FailTransient FailureKind = "transient" // the node's fault, not the function's: no instance could be had
 )
 
 // Failure is an invocation that did not succeed. It is an error.

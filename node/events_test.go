@@ -92,6 +92,7 @@ func TestStateAndMessagesTakePlaceTogether(t *testing.T) {
 	f.Output = &functions.MQTTOutput{Topic: "out", Broker: functions.LocalBroker}
 	deploy(t, n, f)
 	wantSettled(t, send(t, n, "fan", "fan/a", "", ""))
+	w.wantNoRetries()
 	if got := stateOf(t, n, "fan", "n"); got != "1" {
 		t.Errorf("n: got %s, want 1: the failed attempt must leave nothing", got)
 	}
@@ -150,6 +151,9 @@ func TestSubjectsInOrderAndInParallel(t *testing.T) {
 	for _, c := range settled {
 		wantSettled(t, c)
 	}
+	w.wantNoRetries()
+	mu.Lock()
+	defer mu.Unlock()
 	for s, events := range got {
 		if len(events) != 20 || !slices.IsSorted(events) {
 			t.Errorf("%s: got %v", s, events)
@@ -174,6 +178,7 @@ func TestFailuresEndAsDeadLettersAndAreRunAgain(t *testing.T) {
 	n, stop := w.run(w.config())
 	deploy(t, n, function("fan", "code"))
 	wantSettled(t, send(t, n, "fan", "fan/a", "", "hello"))
+	w.wantNoRetries()
 	if diff := cmp.Diff([]int{1, 2, 3}, attempts); diff != "" {
 		t.Errorf("attempts (-want +got):\n%s", diff)
 	}

@@ -240,6 +240,15 @@ func wantSettled(t *testing.T, c <-chan error) {
 	}
 }
 
+// wantNoRetries waits until no event is to be tried again.
+func (w *world) wantNoRetries() {
+	w.t.Helper()
+	eventually(w.t, "no event is to be tried again", func() bool {
+		n, err := w.st.Count(w.t.Context(), "/edgefn/retry/")
+		return err == nil && n == 0
+	})
+}
+
 func wantError(t *testing.T, err, is error, texts ...string) {
 	t.Helper()
 	if err == nil {

@@ -25,12 +25,12 @@ func (s surroundings) Publish(ctx context.Context, m functions.Publish) error {
 }
 
 // Call implements outbox.Sink. The event carries an id that stays.
-func (s surroundings) Call(ctx context.Context, function string, e functions.Event, settled func(error)) error {
+func (s surroundings) Call(ctx context.Context, function string, e functions.Event, repeat bool, settled func(error)) error {
 	d, ok := s.n.lookup(function)
 	if !ok {
 		return outbox.ErrGone
 	}
-	return d.svc.Deliver(ctx, triggers.Delivery{Function: function, Event: e, OwnID: true, Settle: settled})
+	return d.svc.Deliver(ctx, triggers.Delivery{Function: function, Event: e, OwnID: true, Repeat: repeat, Settle: settled})
 }
 
 // Drive implements outbox.Sink.

@@ -28,6 +28,11 @@ type Delivery struct {
 	// here, and a repeat of the message has another.
 	OwnID bool
 
+	// Repeat says that the sender has handed the event over before, as far as it
+	// knows: an MQTT message with DUP set. It may be what ended the node then, so
+	// its attempts are counted where the end of the node does not reach them.
+	Repeat bool
+
 	// Settle is called exactly once after Deliver returned nil, from any
 	// goroutine, and must not block. A nil error means that the event is
 	// settled: handled, or durably dead-lettered; tell the sender. Any other

@@ -297,7 +297,11 @@ func (w *worker) broken(err error) *functions.Failure {
 	case errors.Is(err, wire.ErrFrame):
 		return functions.Failf(functions.FailProtocol, "%v", err)
 	}
-	return w.ended(functions.FailExited, err, "before it gave a result")
+	f := w.ended(functions.FailExited, err, "before it gave a result")
+	if f.Kind == functions.FailTransient {
+		f.Kind = functions.FailLost // the event may be what it died of
+	}
+	return f
 }
 
 // ended says how the process ended, of which its closed socket was the sign.

@@ -14,6 +14,11 @@
 //	settle     the sender is told; or the event is tried again by the retry
 //	           schedule (verdict.go) and in the end dead-lettered (package dead)
 //
+// A sender waits until its event is settled, but not longer than `hold` once it
+// runs, and not for another attempt: then the event is put into the retry queue
+// (storing.go, package retry), its sender is told, and it goes on from there, also
+// after a restart. What comes behind it in its order is put there as well.
+//
 // Messages and calls that were committed are sent by the outbox (package outbox).
 // While the store is full or away an event waits, and with it its sender.
 //
@@ -23,10 +28,14 @@
 //
 // # What counts as an attempt
 //
-// A handler that fails, is killed or runs out of time has used up an attempt
-// of `retry`. A sandbox that went away, a version that was replaced while the
-// event waited, and a store or broker that is not there have not: the event is
-// tried again until the node stops. An invocation that read state which another
-// one then changed is run again, up to 16 times, before that counts as one
-// failed attempt.
+// A handler that fails, is killed or runs out of time has used up an attempt of
+// `retry`, and so has one whose sandbox or node ended under it, though such an
+// event has three at the least: it may be innocent. Attempts of an event in the
+// retry queue are counted there before they take place, and an event that its
+// sender repeats is put there first, so that one that ends the node each time
+// ends as a dead letter. A sandbox that could not be had, a version that was
+// replaced while the event waited, and a store or broker that is not there are no
+// attempts: the event is tried again until the node stops. An invocation that
+// read state which another one then changed is run again, up to 16 times, before
+// that counts as one failed attempt.
 package settle

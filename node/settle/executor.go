@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -53,6 +54,12 @@ type Request struct {
 	NoWait     bool       // pool.ErrOverloaded instead of waiting
 	Invocation string     // empty: one is made for each run
 	Extra      []store.Op // committed together with the effects
+
+	// freeze is called when the effects are about to be committed; what it returns
+	// is committed together with them. thaw is called if they were not. nil: not
+	// called.
+	freeze func() []store.Op
+	thaw   func()
 }
 
 // Ran is what came of a request that succeeded, or how far one came that did not.
@@ -118,7 +125,7 @@ func (x *executor) once(ctx context.Context, v *Version, r Request) (Ran, error)
 		}
 		if known {
 			out.Repeat = true
-			return out, x.commitExtra(ctx, r.Extra)
+			return out, x.commitExtra(ctx, r)
 		}
 	}
 	var err error
@@ -126,7 +133,9 @@ func (x *executor) once(ctx context.Context, v *Version, r Request) (Ran, error)
 		ID: out.Invocation, Trigger: r.Trigger, Attempt: r.Attempt, Event: r.Event, Host: tx, NoWait: r.NoWait,
 	})
 	if err == nil && tx.fault == nil {
-		err = x.commit(ctx, v.Function, tx, out.Outcome.Result, r, doneKey)
+		if err = x.commit(ctx, v.Function, tx, out.Outcome.Result, r.frozen(), doneKey); err != nil && r.thaw != nil {
+			r.thaw()
+		}
 	}
 	if tx.fault != nil && ctx.Err() == nil {
 		// It saw a read fail that it had a right to, so whatever it made of it
@@ -220,12 +229,25 @@ func effectError(err error) error {
 	return err
 }
 
+// frozen is the request with all that is committed together with its effects.
+func (r Request) frozen() Request {
+	if r.freeze != nil {
+		r.Extra = append(slices.Clone(r.Extra), r.freeze()...)
+	}
+	return r
+}
+
 // commitExtra commits what goes with an event that is known already.
-func (x *executor) commitExtra(ctx context.Context, ops []store.Op) error {
-	if len(ops) == 0 {
+func (x *executor) commitExtra(ctx context.Context, r Request) error {
+	r = r.frozen()
+	if len(r.Extra) == 0 {
 		return nil
 	}
-	return durable.Commit(ctx, x.st, x.log, "settle event", ops)
+	err := durable.Commit(ctx, x.st, x.log, "settle event", r.Extra)
+	if err != nil && r.thaw != nil {
+		r.thaw()
+	}
+	return err
 }
 
 // writing is a transaction of the store. With done it remembers an event's id.

@@ -20,6 +20,7 @@ type turn[T any] struct {
 type subject[T any] struct {
 	items fifo[T]
 	busy  bool
+	head  T // while busy
 }
 
 // add puts an item at the end of its subject; key "" is none.
@@ -60,7 +61,8 @@ func (q *queue[T]) next() (item T, ok bool) {
 		return t.item, true
 	}
 	t.subject.busy = true
-	return t.subject.items.pop()
+	t.subject.head, ok = t.subject.items.pop()
+	return t.subject.head, ok
 }
 
 // done frees the subject of an item that is settled.
@@ -69,12 +71,44 @@ func (q *queue[T]) done(key string) {
 	if sub == nil {
 		return
 	}
-	sub.busy = false
+	var none T
+	sub.busy, sub.head = false, none
 	if sub.items.len() == 0 {
 		delete(q.byKey, key)
 		return
 	}
 	q.ready.push(turn[T]{subject: sub})
+}
+
+// head returns the item of a subject that next gave out and that is not done.
+func (q *queue[T]) head(key string) (item T, ok bool) {
+	sub := q.byKey[key]
+	if sub == nil || !sub.busy {
+		return item, false
+	}
+	return sub.head, true
+}
+
+// behind returns the items of a subject that wait, in their order.
+func (q *queue[T]) behind(key string) []T {
+	if sub := q.byKey[key]; sub != nil {
+		return sub.items.items[sub.items.head:]
+	}
+	return nil
+}
+
+// all returns every item that waits, each subject's in its order.
+func (q *queue[T]) all() []T {
+	var out []T
+	for _, t := range q.ready.items[q.ready.head:] {
+		if t.subject == nil {
+			out = append(out, t.item)
+		}
+	}
+	for _, sub := range q.byKey {
+		out = append(out, sub.items.items[sub.items.head:]...)
+	}
+	return out
 }
 
 // waiting is how many items wait.

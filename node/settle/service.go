@@ -9,49 +9,14 @@ import (
 	"time"
 
 	"github.com/edgefn/edgefn/functions"
-	"github.com/edgefn/edgefn/functions/wire"
 	"github.com/edgefn/edgefn/node/settle/dead"
+	"github.com/edgefn/edgefn/node/settle/retry"
 	"github.com/edgefn/edgefn/triggers"
 )
 
-// maxHeldBytes bounds the data of the events that one function holds, waiting
-// or running. One event alone is always taken.
+// maxHeldBytes bounds the data of the events that one function holds in memory,
+// waiting or running. One event alone is always taken.
 const maxHeldBytes = 32 << 20
-
-// work is an event from its delivery until it is settled.
-type work struct {
-	d     triggers.Delivery
-	order string // events of one order run one at a time; empty: of none
-	bytes int    // of the data as it came
-	cut   bool   // the data is only its beginning
-	size  int64  // of what is held in memory
-
-	failed  int                // attempts that failed
-	waits   int                // tries in a row that did not count
-	failure *functions.Failure // set: it is to be dead-lettered
-	timer   *time.Timer        // set while it waits for another try
-}
-
-// newWork makes the work of a delivery. An event over the limit is cut at once,
-// so that it does not take the room; it will be dead-lettered.
-func newWork(d triggers.Delivery, maxPayload int) *work {
-	w := &work{d: d, bytes: len(d.Event.Data)}
-	e := &w.d.Event
-	attributes := len(e.ID) + len(e.Type) + len(e.Source) + len(e.Subject) + len(e.DataContentType)
-	for k, v := range e.Extensions {
-		attributes += len(k) + len(v) + 8
-	}
-	switch {
-	case w.bytes > maxPayload:
-		e.Data = slices.Clone(e.Data[:min(dead.CutTo, len(e.Data))])
-		w.cut = true
-		w.failure = functions.Failf(functions.FailPayload, "the event has %d bytes of data, this node takes %d (max_event less %d)", w.bytes, maxPayload, wire.Overhead)
-	case attributes > wire.Overhead-1<<10: // the frame has a context too
-		w.failure = functions.Failf(functions.FailPayload, "the event's attributes take %d bytes, at most %d are possible", attributes, wire.Overhead-1<<10)
-	}
-	w.size = int64(len(e.Data) + attributes)
-	return w
-}
 
 // Service serves one function on this node: it takes its events, in order where
 // that is asked for, runs them on the version that is active, and settles them.
@@ -59,6 +24,7 @@ type Service struct {
 	name    string
 	exec    *executor
 	dead    *dead.Letters
+	retries *retry.Queue
 	log     *slog.Logger
 	failing func() // see Settler.Service
 	note    func(level, invocation, text string)
@@ -69,14 +35,24 @@ type Service struct {
 	function  *functions.Function // as deployed
 	active    *Version            // nil: no version serves; events wait
 	queue     queue[*work]
-	held      int // events taken and not settled
+	held      int // events taken, neither settled nor stored
 	heldBytes int64
 	arrivals  []*arrival // wait to be taken, first come first served; one per source
 	running   int
-	delayed   map[*work]bool
+	delayed   map[*work]bool // those that wait for another try, or for their trigger
 	stopping  bool
-	failures  int    // attempts that failed in a row, of whatever event
-	deadFull  string // why nothing can be dead-lettered; empty: it can
+
+	storeWake    chan struct{}   // capacity 1: something is to be stored
+	storeQueue   []*work         // to be put into the retry queue, in this order
+	stored       int             // events in the retry queue
+	storedOrders map[string]int  // of them by order; what comes behind them is stored too
+	storedKeys   map[string]bool // of them, by work.key
+	putDone      *sync.Cond      // of mu: a try to put events is over
+	storeOver    bool            // nothing is put any more
+	paused       pause
+
+	failures int    // attempts that failed in a row, of whatever event
+	deadFull string // why nothing can be dead-lettered; empty: it can
 }
 
 // arrival is a delivery that waits for room. done has room for one value.
@@ -85,14 +61,22 @@ type arrival struct {
 	done chan error
 }
 
-// Service makes the service of a function. It takes events, which wait until it
-// runs and a version is active. failing is called when the function has failed
+// Service makes the service of a function, with the events that an earlier run of
+// the node has left. It takes events, which wait until it runs and a version is
+// active. failing is called when the function has failed
 // maxFailures times in a row, note writes a line of the node into its log.
 func (s *Settler) Service(fn *functions.Function, failing func(), note func(level, invocation, text string)) *Service {
-	return &Service{
-		name: fn.Name, exec: s.exec, dead: s.Dead, log: s.log.With(logFunction, fn.Name), failing: failing, note: note,
+	svc := &Service{
+		name: fn.Name, exec: s.exec, dead: s.Dead, retries: s.retries, log: s.log.With(logFunction, fn.Name), failing: failing, note: note,
 		wake: make(chan struct{}, 1), function: fn, delayed: map[*work]bool{},
+		storeWake: make(chan struct{}, 1), storedOrders: map[string]int{}, storedKeys: map[string]bool{},
 	}
+	svc.putDone = sync.NewCond(&svc.mu)
+	now := time.Now()
+	for _, left := range s.retries.Left(fn.Name) {
+		svc.addStored(restored(left, fn.Retry, now))
+	}
+	return svc
 }
 
 // Deliver takes an event, and blocks while the function is full. Then the
@@ -103,6 +87,11 @@ func (s *Service) Deliver(ctx context.Context, d triggers.Delivery) error {
 	if s.stopping {
 		s.mu.Unlock()
 		return triggers.ErrStopped
+	}
+	if s.storedKeys[w.key] { // its sender hands it over again, and need not
+		s.mu.Unlock()
+		d.Settle(nil)
+		return nil
 	}
 	if len(s.arrivals) == 0 && s.fits(w) {
 		s.take(w)
@@ -140,11 +129,15 @@ func (s *Service) take(w *work) {
 	s.held++
 	s.heldBytes += w.size
 	for i := range s.function.Triggers {
-		if t := &s.function.Triggers[i]; t.Name == w.d.Trigger && t.Order == functions.OrderSubject {
+		t := &s.function.Triggers[i]
+		if t.Name == w.d.Trigger && t.Order == functions.OrderSubject && w.failure == nil {
 			w.order = t.Name + "\x00" + w.d.Event.Subject
 		}
 	}
 	s.queue.add(w.order, w)
+	if s.storedOrders[w.order] > 0 || s.paused.has(w.d.Trigger) {
+		s.store(w)
+	}
 }
 
 // nudge has run look for work.
@@ -158,7 +151,11 @@ func (s *Service) nudge() {
 // Run handles events until Stop was called and the running ones are done, or
 // until ctx is done. It ends with no event in work.
 func (s *Service) Run(ctx context.Context) {
-	var wg sync.WaitGroup
+	var wg, storing sync.WaitGroup
+	defer storing.Wait()
+	sctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	storing.Go(func() { s.storeAll(sctx) })
 	for {
 		for w := s.next(); w != nil; w = s.next() {
 			wg.Go(func() { s.handle(ctx, w) })
@@ -194,45 +191,80 @@ func (s *Service) next() *work {
 		return nil
 	}
 	s.running++
+	w.trying = true
 	return w
 }
 
 // handle runs an event once and settles it or puts it back.
 func (s *Service) handle(ctx context.Context, w *work) {
-	v, wait := s.attempt(ctx, w)
+	v := s.attempt(ctx, w)
+	switch v {
+	case again, stopped:
+		s.noteRested(ctx, w, v)
+	case tooEarly:
+		v = again
+	case settled, deadLetter:
+	}
 	s.mu.Lock()
 	s.running--
+	w.trying = false
 	if v == again && s.stopping {
 		v = stopped
 	}
 	if v == again {
-		s.delayed[w] = true
-		w.timer = time.AfterFunc(wait, func() { s.resume(w) })
+		s.delay(w)
 		s.mu.Unlock()
 		s.nudge()
 		return
 	}
-	s.drop(w)
+	tell := w.tell
+	w.tell = nil
+	s.drop(w, v)
 	s.mu.Unlock()
 	s.nudge()
-	settle(w, v)
-}
-
-// settle tells an event's sender.
-func settle(w *work, v verdict) {
-	if v == stopped {
-		w.d.Settle(triggers.ErrStopped)
+	if tell == nil {
 		return
 	}
-	w.d.Settle(nil)
+	if v == stopped {
+		tell(triggers.ErrStopped)
+		return
+	}
+	tell(nil)
+}
+
+// delay has an event wait for its next try. The caller holds mu.
+func (s *Service) delay(w *work) {
+	w.letGoOfData()
+	s.delayed[w] = true
+	if w.paused = s.paused.has(w.d.Trigger); w.paused {
+		return // SetPaused goes on
+	}
+	w.timer = time.AfterFunc(time.Until(w.due), func() { s.resume(w) })
 }
 
 // drop lets go of an event that was given out by the queue and takes those that
 // wait for its room. The caller holds mu.
-func (s *Service) drop(w *work) {
+func (s *Service) drop(w *work, v verdict) {
 	s.queue.done(w.order)
-	s.held--
-	s.heldBytes -= w.size
+	if w.hold != nil {
+		w.hold.Stop()
+	}
+	w.frozen = true // or it would be stored now
+	if w.item == nil {
+		s.held--
+		s.heldBytes -= w.size
+	} else {
+		s.forgetStored(w)
+		if v == settled {
+			s.retries.Removed(w.item)
+		}
+	}
+	s.wakeStore()
+	s.takeArrivals()
+}
+
+// takeArrivals takes those who wait for room. The caller holds mu.
+func (s *Service) takeArrivals() {
 	for len(s.arrivals) > 0 && !s.stopping && s.fits(s.arrivals[0].w) {
 		a := s.arrivals[0]
 		s.arrivals = s.arrivals[1:]
@@ -260,22 +292,37 @@ func (s *Service) Stop() {
 	s.stopping = true
 	waiting := s.queue.drain()
 	for w := range s.delayed {
-		w.timer.Stop()
+		if w.timer != nil {
+			w.timer.Stop()
+		}
 		waiting = append(waiting, w)
 	}
 	clear(s.delayed)
 	arrivals := s.arrivals
 	s.arrivals = nil
+	var tell []func(error)
 	for _, w := range waiting {
-		s.held--
-		s.heldBytes -= w.size
+		if w.hold != nil {
+			w.hold.Stop()
+		}
+		switch {
+		case w.item != nil: // it is there at the next start
+			s.forgetStored(w)
+		case w.storing == putting: // storeAll tells its sender
+		case w.tell != nil:
+			s.held--
+			s.heldBytes -= w.size
+			w.frozen = true
+			tell = append(tell, w.tell)
+			w.tell = nil
+		}
 	}
 	s.mu.Unlock()
 	for _, a := range arrivals {
 		a.done <- triggers.ErrStopped
 	}
-	for _, w := range waiting {
-		w.d.Settle(triggers.ErrStopped)
+	for _, t := range tell {
+		t(triggers.ErrStopped)
 	}
 	s.nudge()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/edgefn/edgefn/node/settle/dead"
 	"github.com/edgefn/edgefn/node/settle/durable"
 	"github.com/edgefn/edgefn/node/settle/outbox"
+	"github.com/edgefn/edgefn/node/settle/retry"
 )
 
 // Keys of log lines.
@@ -62,10 +63,11 @@ type Settler struct {
 	Outbox *outbox.Outbox
 	Usage  *Usage
 
-	cfg    Config
-	log    *slog.Logger
-	budget *durable.Budget
-	exec   *executor
+	cfg     Config
+	log     *slog.Logger
+	budget  *durable.Budget
+	retries *retry.Queue
+	exec    *executor
 }
 
 // New makes a settler. It does no I/O: Load it, then Run it.
@@ -76,6 +78,7 @@ func New(cfg Config) *Settler {
 	st, log := cfg.Store, cfg.Logger
 	s := &Settler{cfg: cfg, log: log, budget: durable.NewBudget(cfg.Quota)}
 	s.Dead = dead.New(st, s.budget, log)
+	s.retries = retry.New(st, s.budget, log)
 	s.Outbox = outbox.New(st, s.budget, cfg.Around, log)
 	s.Usage = NewUsage(st, log, cfg.Node)
 	s.exec = &executor{
@@ -87,7 +90,7 @@ func New(cfg Config) *Settler {
 
 // Load reads what an earlier run left in the store.
 func (s *Settler) Load(ctx context.Context) error {
-	for _, f := range []func(context.Context) error{s.Usage.Load, s.Dead.Load, s.Outbox.Load, s.exec.done.load} {
+	for _, f := range []func(context.Context) error{s.Usage.Load, s.Dead.Load, s.retries.Load, s.Outbox.Load, s.exec.done.load} {
 		if err := f(ctx); err != nil {
 			return fmt.Errorf("read store: %w", err)
 		}
@@ -136,7 +139,7 @@ func (s *Settler) PutState(ctx context.Context, function, key string, value []by
 // messages that are still to be sent. Once it is committed, call Forget.
 func (s *Settler) Erase(function string) []store.Op {
 	var ops []store.Op
-	for _, p := range []string{statePrefix, donePrefix, dead.Prefix, usagePrefix} {
+	for _, p := range []string{statePrefix, donePrefix, dead.Prefix, retry.Prefix, retry.HeaderPrefix, usagePrefix} {
 		ops = append(ops, store.Op{Key: p + function + "/", Delete: true, Prefix: true})
 	}
 	return ops
@@ -145,6 +148,7 @@ func (s *Settler) Erase(function string) []store.Op {
 // Forget drops what is known of a function that was erased.
 func (s *Settler) Forget(function string) {
 	s.Dead.Forget(function)
+	s.retries.Forget(function)
 	s.Usage.Forget(function)
 	s.exec.quota.forget(function)
 }

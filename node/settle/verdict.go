@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
-	"github.com/edgefn/edgefn/node/settle/dead"
 	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
@@ -30,6 +30,7 @@ const (
 	again                     // try again after a wait
 	deadLetter                // no attempt is left: dead-letter it
 	stopped                   // the node stops: the sender must keep it
+	tooEarly                  // it was not tried: its time has not come, or its trigger is paused
 )
 
 // judge decides what an error means for an event that had failed attempts, and
@@ -43,13 +44,10 @@ func judge(err error, failed, waits int, r functions.Retry) (v verdict, wait tim
 	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
 		return stopped, 0, false
 	case errors.As(err, &f) && f.Kind != functions.FailTransient:
-		if !f.Retryable() {
+		if exhausted(r, failed+1, f) {
 			return deadLetter, 0, true
 		}
-		if wait, ok := r.Backoff(failed + 1); ok {
-			return again, durable.Jitter(wait), true
-		}
-		return deadLetter, 0, true
+		return again, retryWait(r, failed+1), true
 	case errors.Is(err, pool.ErrClosed) && waits == 0:
 		return again, 0, false // it was replaced; the next version is there
 	default:
@@ -57,53 +55,81 @@ func judge(err error, failed, waits int, r functions.Retry) (v verdict, wait tim
 	}
 }
 
-// attempt runs an event once, or dead-letters it, and says what becomes of it.
-func (s *Service) attempt(ctx context.Context, w *work) (v verdict, wait time.Duration) {
+// retryWait is how long to wait after the nth failed attempt: exponential with
+// full jitter, which spreads events that failed together best (Marc Brooker,
+// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015):
+//
+//	random(0, min(First * 2^(n-1), Max))
+func retryWait(r functions.Retry, n int) time.Duration {
+	r.Attempts = n + 1 // a sandbox that went away may have more of them
+	most, _ := r.Backoff(n)
+	return rand.N(most + 1) //nolint:gosec // spreads load, keeps no secret
+}
+
+// attempt tries an event once, or dead-letters it, and says what becomes of it.
+func (s *Service) attempt(ctx context.Context, w *work) verdict {
+	switch {
+	case s.isPaused(w): // since it was queued
+		return tooEarly
+	case time.Until(w.due) > 0: // an earlier run of the node has failed with it
+		return tooEarly
+	}
+	gone, err := s.begin(ctx, w)
+	switch {
+	case gone: // its function was removed
+		return settled
+	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
+		return stopped
+	case err != nil:
+		w.waits++
+		s.waitFor(w, durable.StoreBackoff.Wait(w.waits))
+		s.log.Error("event to be tried again cannot be read", "event", w.d.Event.ID, logErr, err)
+		return again
+	}
 	if w.failure == nil {
-		if v, wait = s.try(ctx, w); v != deadLetter {
-			return v, wait
+		if v := s.try(ctx, w); v != deadLetter {
+			return v
 		}
 	}
 	fn := s.Spec()
-	err := s.dead.Add(ctx, fn, w.letter())
+	err = s.dead.Add(ctx, fn, w.letter(), s.freeze(w)...)
 	s.setDeadFull(err)
-	switch {
-	case err == nil:
+	if err == nil {
 		s.note("error", "", fmt.Sprintf("event %s is a dead letter: %v", w.d.Event.ID, w.failure))
-		return settled, 0
-	case ctx.Err() != nil:
-		return stopped, 0
+		return settled
+	}
+	s.thaw(w)
+	if ctx.Err() != nil {
+		return stopped
 	}
 	w.waits++
 	if w.waits == 1 {
 		s.log.Error("dead letter cannot be kept, holding its event back", logErr, err)
 		s.note("error", "", fmt.Sprintf("event %s waits: %v", w.d.Event.ID, err))
 	}
-	return again, deadBackoff.Wait(w.waits)
-}
-
-// letter is the event as a dead letter.
-func (w *work) letter() dead.Letter {
-	return dead.Letter{
-		Trigger: w.d.Trigger, Attempts: w.failed, Failure: *w.failure,
-		Event: w.d.Event, OwnID: w.d.OwnID, Bytes: w.bytes, Cut: w.cut,
-	}
+	s.waitFor(w, deadBackoff.Wait(w.waits))
+	return again
 }
 
 // try runs an event once.
-func (s *Service) try(ctx context.Context, w *work) (verdict, time.Duration) {
+func (s *Service) try(ctx context.Context, w *work) verdict {
 	active := s.Current()
 	if active == nil { // taken away a moment ago
 		w.waits++
-		return again, sandboxBackoff.Wait(w.waits)
+		s.waitFor(w, sandboxBackoff.Wait(w.waits))
+		return again
 	}
-	out, err := s.exec.run(ctx, active, Request{Trigger: w.d.Trigger, Attempt: w.failed + 1, Event: w.d.Event, OwnID: w.d.OwnID})
-	retry := active.Function.Retry
-	v, wait, counted := judge(err, w.failed, w.waits, retry)
+	out, err := s.exec.run(ctx, active, Request{
+		Trigger: w.d.Trigger, Attempt: w.failed + 1, Event: w.d.Event, OwnID: w.d.OwnID,
+		freeze: func() []store.Op { return s.freeze(w) }, thaw: func() { s.thaw(w) },
+	})
+	schedule := active.Function.Retry
+	v, wait, counted := judge(err, w.failed, w.waits, schedule)
 	if v == stopped && ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
 		v, wait = again, sandboxBackoff.Wait(w.waits+1) // its pool was stopped, not the node
 	}
 	s.tally(err, counted)
+	s.waitFor(w, wait)
 	if !counted {
 		if v == again {
 			w.waits++
@@ -112,21 +138,37 @@ func (s *Service) try(ctx context.Context, w *work) (verdict, time.Duration) {
 				s.note("warning", out.Invocation, fmt.Sprintf("event %s waits: %v", w.d.Event.ID, err))
 			}
 		}
-		return v, wait
+		return v
 	}
-	w.failed++
-	w.waits = 0
 	var f *functions.Failure
 	errors.As(err, &f) // judge counts nothing else
-	text := fmt.Sprintf("attempt %d of %d failed: %v", w.failed, retry.Attempts, f)
+	s.mu.Lock()
+	w.failed++
+	w.waits = 0
+	w.last = f
+	if v == deadLetter {
+		w.failure = f
+	}
+	s.mu.Unlock()
+	text := fmt.Sprintf("attempt %d of %d failed: %v", w.failed, max(w.failed, schedule.Attempts), f)
 	if f.Detail != "" {
 		text += "\n" + f.Detail
 	}
 	s.note("error", out.Invocation, text)
-	if v == deadLetter {
-		w.failure = f
-	}
-	return v, wait
+	return v
+}
+
+func (s *Service) waitFor(w *work, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.waitFor(d, time.Now())
+}
+
+// isPaused reports whether an event has to wait until its trigger is resumed.
+func (s *Service) isPaused(w *work) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.paused.has(w.d.Trigger)
 }
 
 // Tally is tally for a run that was no attempt of an event in work.

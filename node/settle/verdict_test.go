@@ -15,6 +15,7 @@ import (
 func TestJudge(t *testing.T) {
 	r := functions.Retry{Attempts: 3, First: 8 * time.Second, Max: time.Minute}
 	raised, transient := functions.Failf(functions.FailRaised, "x"), functions.Failf(functions.FailTransient, "x")
+	lost := functions.Failf(functions.FailLost, "x")
 	tests := []struct {
 		name          string
 		err           error
@@ -24,10 +25,12 @@ func TestJudge(t *testing.T) {
 		least, most   time.Duration
 	}{
 		{"success", nil, 0, 0, settled, false, 0, 0},
-		{"first failure", raised, 0, 0, again, true, 4 * time.Second, 12 * time.Second},
-		{"second failure", raised, 1, 0, again, true, 8 * time.Second, 24 * time.Second},
+		{"first failure", raised, 0, 0, again, true, 0, 8 * time.Second},
+		{"second failure", raised, 1, 0, again, true, 0, 16 * time.Second},
 		{"last failure", raised, 2, 0, deadLetter, true, 0, 0},
 		{"payload", functions.Failf(functions.FailPayload, "x"), 0, 0, deadLetter, true, 0, 0},
+		{"sandbox lost under it at the last attempt of three", lost, 2, 0, deadLetter, true, 0, 0},
+		{"sandbox lost under it at the only attempt", lost, 0, 0, again, true, 0, 8 * time.Second},
 		{"sandbox gone at the last attempt", transient, 2, 0, again, false, 100 * time.Millisecond, 300 * time.Millisecond},
 		{"sandbox gone for long", transient, 0, 1000, again, false, 5 * time.Second, 15 * time.Second},
 		{"replaced", pool.ErrClosed, 0, 0, again, false, 0, 0},

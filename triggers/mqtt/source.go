@@ -231,7 +231,7 @@ func (s *Source) deliver(ctx context.Context) {
 		}
 		e, own := Event(s.cfg.Broker.Name, b.Trigger, it.msg, s.cfg.Now())
 		s.in.countID(own || b.Trigger.ID == "")
-		d := triggers.Delivery{Function: b.Function, Trigger: b.Trigger.Name, Event: e, OwnID: own, Settle: s.in.settler(it.held)}
+		d := triggers.Delivery{Function: b.Function, Trigger: b.Trigger.Name, Event: e, OwnID: own, Repeat: it.msg.Dup, Settle: s.in.settler(it.held)}
 		if !s.handOver(ctx, d) {
 			d.Settle(triggers.ErrStopped)
 			return

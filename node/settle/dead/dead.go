@@ -28,9 +28,9 @@ const CutTo = 4 << 10
 const MaxBatch = 500
 
 var (
-	// ErrFull: a function's dead-letter queue takes no more.
+	// ErrFull means that a function's dead-letter queue takes no more.
 	ErrFull = errors.New("dead-letter queue is full")
-	// ErrNotFound: there is no such letter, or not any more.
+	// ErrNotFound means that there is no such letter, or not any more.
 	ErrNotFound = errors.New("no such dead letter")
 )
 

@@ -50,7 +50,7 @@ const (
 // more.
 var ErrGone = errors.New("function was removed")
 
-// FullError: no more can wait for a destination. An invocation that published
+// FullError means that no more can wait for a destination. An invocation that published
 // to a broker outside waits until there is room (back-pressure: that broker is
 // away). For the broker inside the node and for invoked functions waiting could
 // be for oneself, so the invocation fails, which counts as an attempt.
@@ -65,8 +65,9 @@ type Sink interface {
 	// Publish sends a message to its broker and returns when it is acknowledged.
 	Publish(ctx context.Context, m functions.Publish) error
 	// Call hands an event to a function; settled is called once if it returns
-	// nil. ErrGone: there is no such function any more.
-	Call(ctx context.Context, function string, e functions.Event, settled func(error)) error
+	// nil. repeat says that it may have been handed over before the node ended.
+	// ErrGone: there is no such function any more.
+	Call(ctx context.Context, function string, e functions.Event, repeat bool, settled func(error)) error
 	// Drive has a command of a line take place and returns when it has. ErrGone:
 	// the function does not hold the line any more.
 	Drive(ctx context.Context, function string, e functions.Effect) error
@@ -88,6 +89,7 @@ type Outbox struct {
 	mu     sync.Mutex
 	queues map[outQueueKey]*outQueue
 	seq    int64         // the last one given
+	loaded int64         // the last one of an earlier run
 	room   chan struct{} // closed and replaced when something left
 }
 
@@ -155,6 +157,7 @@ func (o *Outbox) Load(ctx context.Context) error {
 			o.budget.Force(n)
 			if seq, err := strconv.ParseInt(id, 16, 64); err == nil {
 				o.seq, q.last = max(o.seq, seq), max(q.last, seq)
+				o.loaded = o.seq
 			}
 		}
 	})
@@ -504,7 +507,7 @@ func (o *Outbox) callAll(ctx context.Context, log *slog.Logger, target string, e
 			settled = append(settled, e)
 			continue
 		}
-		err = o.sink.Call(ctx, target, ev, func(err error) { outcomes <- outcome{e, err} })
+		err = o.sink.Call(ctx, target, ev, o.ofEarlierRun(e.Key), func(err error) { outcomes <- outcome{e, err} })
 		switch {
 		case errors.Is(err, ErrGone):
 			log.Warn("invoked function was removed, dropping its event", "event", ev.ID)
@@ -529,6 +532,15 @@ func (o *Outbox) callAll(ctx context.Context, log *slog.Logger, target string, e
 		}
 	}
 	return settled, err
+}
+
+// ofEarlierRun reports whether a key was there when the node started.
+func (o *Outbox) ofEarlierRun(key string) bool {
+	id, _, _ := durable.SplitSized(key[strings.LastIndexByte(key, '/')+1:], "")
+	seq, err := strconv.ParseInt(id, 16, 64)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return err == nil && seq <= o.loaded
 }
 
 // delete removes what was sent.

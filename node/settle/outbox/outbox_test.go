@@ -25,13 +25,13 @@ type sink struct {
 	away map[string]bool // by broker
 
 	// nil: nothing takes place
-	call  func(ctx context.Context, function string, e functions.Event, settled func(error)) error
+	call  func(ctx context.Context, function string, e functions.Event, repeat bool, settled func(error)) error
 	drive func(ctx context.Context, function string, e functions.Effect) error
 	note  func(function, level, text string)
 }
 
-func (s *sink) Call(ctx context.Context, function string, e functions.Event, settled func(error)) error {
-	return s.call(ctx, function, e, settled)
+func (s *sink) Call(ctx context.Context, function string, e functions.Event, repeat bool, settled func(error)) error {
+	return s.call(ctx, function, e, repeat, settled)
 }
 
 func (s *sink) Drive(ctx context.Context, function string, e functions.Effect) error {
@@ -200,7 +200,7 @@ func TestOutboxCalls(t *testing.T) {
 		defer stop()
 		var mu sync.Mutex
 		tries := map[string]int{}
-		s.call = func(_ context.Context, function string, e functions.Event, settled func(error)) error {
+		s.call = func(_ context.Context, function string, e functions.Event, _ bool, settled func(error)) error {
 			mu.Lock()
 			defer mu.Unlock()
 			tries[function+" "+e.ID]++

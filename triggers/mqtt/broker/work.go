@@ -235,7 +235,7 @@ func (b *Broker) taskFor(t target, ev functions.Event, ownID bool, done func(err
 			}
 			b.stats.events.Add(1)
 			return b.cfg.Sink.Deliver(ctx, triggers.Delivery{
-				Function: t.function, Trigger: t.trigger.Name, Event: ev, OwnID: ownID, Settle: settle,
+				Function: t.function, Trigger: t.trigger.Name, Event: ev, OwnID: ownID, Repeat: ev.Extensions[functions.ExtMQTTDup] == "true", Settle: settle,
 			})
 		},
 		settled: done,
