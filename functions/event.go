@@ -22,6 +22,7 @@ const (
 	TypeFault     = "edgefn.sensor.fault"
 	TypeRecovered = "edgefn.sensor.recovered"
 	TypeInvoke    = "edgefn.invoke"
+	TypePublish   = "edgefn.mqtt.publish" // a message on its way out, among dead letters
 )
 
 // Extensions of an MQTT event.

@@ -17,6 +17,7 @@ const (
 	FailEffect    FailureKind = "effect"    // its effects could not take place
 	FailPayload   FailureKind = "payload"   // the event's data is over the node's limit; never retried
 	FailLost      FailureKind = "lost"      // its sandbox, or the node, ended while it ran
+	FailSend      FailureKind = "send"      // a message that it published, or an event that it sent, is taken by nobody
 	FailTransient FailureKind = "transient" // the node's fault, not the function's: no instance could be had
 )
 

@@ -301,7 +301,30 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		s.Runtimes[string(r)] = v
 	}
 	s.Warnings = slices.Clone(n.boxes.Warnings())
+	var err error
+	if s.Outbox, err = n.outboxQueues(ctx); err != nil {
+		s.Warnings = append(s.Warnings, err.Error())
+	}
 	return s, nil
+}
+
+// outboxQueues is what waits to be sent. With an error it may not say since when.
+func (n *Node) outboxQueues(ctx context.Context) ([]api.OutboxQueue, error) {
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
+	defer cancel()
+	depths, err := n.settler.Outbox.Depths(ctx)
+	out := make([]api.OutboxQueue, 0, len(depths))
+	for _, d := range depths {
+		q := api.OutboxQueue{Function: d.Function, To: d.To, Waiting: d.Waiting, Bytes: d.Bytes, Oldest: d.Oldest}
+		if !d.Oldest.IsZero() {
+			q.AgeS = max(0, time.Since(d.Oldest).Seconds())
+		}
+		if d.Err != nil {
+			q.Error = d.Err.Error()
+		}
+		out = append(out, q)
+	}
+	return out, err
 }
 
 func (n *Node) storeStatus(ctx context.Context) api.ComponentStatus {

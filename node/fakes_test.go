@@ -423,6 +423,10 @@ func (p *fakePublisher) Publish(_ context.Context, m functions.Publish) error {
 	return nil
 }
 
+func (p *fakePublisher) PublishAlone(ctx context.Context, m functions.Publish) error {
+	return p.Publish(ctx, m)
+}
+
 func (p *fakePublisher) Status() api.ComponentStatus { return api.ComponentStatus{State: "up"} }
 
 func (p *fakePublisher) fail(err error) {

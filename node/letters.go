@@ -109,6 +109,16 @@ func (n *Node) DeadRetry(ctx context.Context, name, id string) (api.DeadOutcome,
 			out.Failed++
 			continue
 		}
+		if l.Out != nil {
+			if err := n.settler.Outbox.Requeue(ctx, name, l); err != nil {
+				return out, storeError(err)
+			}
+			out.Handled++
+			if err := n.settler.Dead.Delete(ctx, name, []dead.Item{it}); err != nil {
+				return out, storeError(err)
+			}
+			continue
+		}
 		if err := n.retryLetter(ctx, d, it, l, &out); err != nil {
 			return out, err
 		}
@@ -146,7 +156,7 @@ func (n *Node) retryLetter(ctx context.Context, d *deployment, it dead.Item, l d
 // deadLetter gives a letter the words of the API.
 func deadLetter(function string, l dead.Letter) api.DeadLetter {
 	e := &l.Event
-	return api.DeadLetter{
+	out := api.DeadLetter{
 		ID: l.ID, Function: function, Trigger: l.Trigger, Time: l.Time, Attempts: l.Attempts, Failure: l.Failure,
 		Event: api.EventInfo{
 			ID: e.ID, Type: e.Type, Source: e.Source, Subject: e.Subject, Time: e.Time,
@@ -154,4 +164,8 @@ func deadLetter(function string, l dead.Letter) api.DeadLetter {
 		},
 		Bytes: l.Bytes, Cut: l.Cut,
 	}
+	if o := l.Out; o != nil {
+		out.Out = &api.DeadOut{Broker: o.Broker, QoS: o.QoS, Retain: o.Retain, Function: o.Function}
+	}
+	return out
 }

@@ -240,6 +240,11 @@ func (b embedded) Publish(ctx context.Context, m functions.Publish) error {
 	return err
 }
 
+// PublishAlone implements Publisher: no connection is between it and the broker.
+func (b embedded) PublishAlone(ctx context.Context, m functions.Publish) error {
+	return b.Publish(ctx, m)
+}
+
 // Status implements Publisher.
 func (b embedded) Status() api.ComponentStatus {
 	s := b.Stats()
@@ -271,6 +276,11 @@ func newPublisher(cfg *Config, name string) (Publisher, error) {
 // Publish implements Publisher.
 func (p remote) Publish(ctx context.Context, m functions.Publish) error {
 	return p.Publisher.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain)
+}
+
+// PublishAlone implements Publisher.
+func (p remote) PublishAlone(ctx context.Context, m functions.Publish) error {
+	return p.Publish(ctx, m)
 }
 
 // Status implements Publisher.

@@ -62,8 +62,11 @@ type Publisher interface {
 	// Run blocks until ctx is done, connected as far as the broker allows.
 	Run(ctx context.Context) error
 	// Publish returns when the broker has acknowledged the message, or when ctx
-	// is done.
+	// is done. outbox.ErrRefused and outbox.ErrHungUp say what the broker thinks
+	// of it.
 	Publish(ctx context.Context, m functions.Publish) error
+	// PublishAlone is Publish with nothing else on the way to the broker.
+	PublishAlone(ctx context.Context, m functions.Publish) error
 	Status() api.ComponentStatus
 }
 

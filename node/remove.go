@@ -11,8 +11,8 @@ import (
 
 // Remove implements api.Backend. With the function go its state, dead letters,
 // the ids it remembers, its usage, its versions with their images, its log, and
-// the sessions of its triggers at brokers. Messages that it has committed are
-// still sent; its lines go to their safe values.
+// the sessions of its triggers at brokers. What it has sent and cannot go out at
+// once is not sent any more; its lines go to their safe values.
 func (n *Node) Remove(ctx context.Context, name string) error {
 	done, err := n.enter()
 	if err != nil {
@@ -56,7 +56,7 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 		id := n.parts.ClientID(n.cfg.Name, name, t.Name)
 		n.endings.again(ctx, endingKey(t.MQTT.Broker, id), t.MQTT.Broker, id)
 	}
-	n.settler.Outbox.Forsake(name) // after its last event
+	n.settler.Outbox.Drop(ctx, name, flushTime) // after its last event
 	n.devices.Drop(name)
 	if err := n.erase(ctx, name); err != nil {
 		return storeError(err)

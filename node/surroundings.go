@@ -24,6 +24,24 @@ func (s surroundings) Publish(ctx context.Context, m functions.Publish) error {
 	return p.Publish(ctx, m)
 }
 
+// PublishAlone implements outbox.Sink.
+func (s surroundings) PublishAlone(ctx context.Context, m functions.Publish) error {
+	p, ok := s.n.publishers[m.Broker]
+	if !ok {
+		return fmt.Errorf("this node has no broker %q any more", m.Broker)
+	}
+	return p.PublishAlone(ctx, m)
+}
+
+// Function implements outbox.Sink.
+func (s surroundings) Function(name string) *functions.Function {
+	d, ok := s.n.lookup(name)
+	if !ok {
+		return nil
+	}
+	return d.svc.Spec()
+}
+
 // Call implements outbox.Sink. The event carries an id that stays.
 func (s surroundings) Call(ctx context.Context, function string, e functions.Event, repeat bool, settled func(error)) error {
 	d, ok := s.n.lookup(function)

@@ -34,7 +34,9 @@ func (a *app) deadListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "list FUNCTION [-o table|json]",
 		Short:             "List the dead letters",
-		Long:              "list prints a function's dead letters without their data.",
+		Long: "list prints a function's dead letters without their data, and below them what the function has\n" +
+			"sent and still waits to go out, with the reason. A letter with a destination under TO is a message\n" +
+			"or an event that the function sent and that nobody takes; retry sends it again.",
 		Example:           "  edgefn dead list fan",
 		Args:              wants("FUNCTION"),
 		ValidArgsFunction: a.complete(functionNames),
@@ -52,18 +54,36 @@ func (a *app) deadListCommand() *cobra.Command {
 			}
 			if len(ls) == 0 {
 				a.message("no dead letters")
-				return nil
+			} else {
+				t := newTable("ID", "TIME", "TRIGGER", "TO", "SUBJECT", "ATTEMPTS", "SIZE", "FAILURE", "ERROR")
+				for _, l := range ls {
+					t.row(cell(l.ID, 512), a.ago(l.Time), l.Trigger, cell(destination(l), 60), cell(l.Event.Subject, 60), strconv.Itoa(l.Attempts),
+						size(int64(l.Bytes)), string(l.Failure.Kind), cell(l.Failure.Message, 80))
+				}
+				if err := t.printTo(a.out); err != nil {
+					return err
+				}
 			}
-			t := newTable("ID", "TIME", "TRIGGER", "SUBJECT", "ATTEMPTS", "SIZE", "FAILURE", "ERROR")
-			for _, l := range ls {
-				t.row(cell(l.ID, 512), a.ago(l.Time), l.Trigger, cell(l.Event.Subject, 60), strconv.Itoa(l.Attempts),
-					size(int64(l.Bytes)), string(l.Failure.Kind), cell(l.Failure.Message, 80))
+			st, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
 			}
-			return t.printTo(a.out)
+			return a.printOutbox(slices.DeleteFunc(st.Outbox, func(q api.OutboxQueue) bool { return q.Function != args[0] }))
 		},
 	}
 	out = formatFlag(cmd, "table", "json")
 	return cmd
+}
+
+// destination is where a letter was to go; empty: it came to the function.
+func destination(l api.DeadLetter) string {
+	switch {
+	case l.Out == nil:
+		return ""
+	case l.Out.Function != "":
+		return "function " + l.Out.Function
+	}
+	return "broker " + l.Out.Broker
 }
 
 func (a *app) deadShowCommand() *cobra.Command {
@@ -104,6 +124,7 @@ func (a *app) printLetter(l api.DeadLetter) error {
 		{"id", l.ID},
 		{"function", l.Function},
 		{"trigger", l.Trigger},
+		{"to", destination(l)},
 		{"time", l.Time.Local().Format(time.RFC3339)},
 		{"attempts", strconv.Itoa(l.Attempts)},
 		{"failure", l.Failure.Error()},
@@ -113,6 +134,9 @@ func (a *app) printLetter(l api.DeadLetter) error {
 		{"event subject", e.Subject},
 		{"content type", e.DataContentType},
 	} {
+		if f[0] == "to" && f[1] == "" {
+			continue // it came to the function
+		}
 		t.row(f[0]+":", cell(f[1], 500))
 	}
 	for _, k := range slices.Sorted(maps.Keys(e.Extensions)) {

@@ -145,10 +145,28 @@ func (a *app) printStatus(st api.Status) error {
 	if err := t.printTo(a.out); err != nil {
 		return err
 	}
+	if err := a.printOutbox(st.Outbox); err != nil {
+		return err
+	}
 	for _, w := range st.Warnings {
 		if err := a.printf("\nwarning: %s\n", clean(w)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// printOutbox prints what waits to be sent, if anything does.
+func (a *app) printOutbox(queues []api.OutboxQueue) error {
+	if len(queues) == 0 {
+		return nil
+	}
+	if err := a.printf("\n"); err != nil {
+		return err
+	}
+	t := newTable("TO BE SENT BY", "TO", "WAITING", "SIZE", "OLDEST", "ERROR OF THE FIRST")
+	for _, q := range queues {
+		t.row(q.Function, q.To, strconv.Itoa(q.Waiting), size(q.Bytes), a.ago(q.Oldest), cell(q.Error, 100))
+	}
+	return t.printTo(a.out)
 }

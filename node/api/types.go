@@ -185,6 +185,26 @@ type DeadLetter struct {
 	Event    EventInfo         `json:"event"`
 	Bytes    int               `json:"bytes"`         // of the event's data as it came
 	Cut      bool              `json:"cut,omitempty"` // Data holds only its first 4 KiB; cannot be retried
+	Out      *DeadOut          `json:"out,omitempty"` // set: the function sent it, and nobody takes it; a retry sends it again
+}
+
+// DeadOut is where a dead letter was to go.
+type DeadOut struct {
+	Broker   string `json:"broker,omitempty"` // of a message; its topic is the event's subject
+	QoS      byte   `json:"qos,omitempty"`
+	Retain   bool   `json:"retain,omitempty"`
+	Function string `json:"function,omitempty"` // of an event
+}
+
+// OutboxQueue is what a function has sent to one destination and what waits.
+type OutboxQueue struct {
+	Function string    `json:"function"`
+	To       string    `json:"to"`      // "mqtt.BROKER", "invoke.FUNCTION" or "line.LINE"
+	Waiting  int       `json:"waiting"` // messages, events or commands
+	Bytes    int64     `json:"bytes"`
+	Oldest   time.Time `json:"oldest,omitzero"` // when the first one was committed
+	AgeS     float64   `json:"age_s"`           // of the first one, by the node's clock
+	Error    string    `json:"error,omitempty"` // why the first one does not go out
 }
 
 // EventInfo is an event in JSON; Data is base64 and left out of lists.
@@ -232,6 +252,7 @@ type Status struct {
 	Runtimes   map[string]string          `json:"runtimes"` // "python": "3.11.2"
 	Platform   string                     `json:"platform"` // "linux/amd64", "linux/arm/v7"
 	Functions  int                        `json:"functions"`
+	Outbox     []OutboxQueue              `json:"outbox,omitempty"` // what waits to be sent
 	Warnings   []string                   `json:"warnings,omitempty"` // such as a memory limit that is not enforced
 }
 

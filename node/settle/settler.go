@@ -79,7 +79,7 @@ func New(cfg Config) *Settler {
 	s := &Settler{cfg: cfg, log: log, budget: durable.NewBudget(cfg.Quota)}
 	s.Dead = dead.New(st, s.budget, log)
 	s.retries = retry.New(st, s.budget, log)
-	s.Outbox = outbox.New(st, s.budget, cfg.Around, log)
+	s.Outbox = outbox.New(st, s.budget, s.Dead, cfg.Around, log)
 	s.Usage = NewUsage(st, log, cfg.Node)
 	s.exec = &executor{
 		st: st, around: cfg.Around, outbox: s.Outbox, fences: newFences(st, log, cfg.Node), done: newDoneIDs(st, log, cfg.Node),
@@ -135,11 +135,11 @@ func (s *Settler) PutState(ctx context.Context, function, key string, value []by
 	return nil
 }
 
-// Erase returns what deletes everything that is kept of a function but its
-// messages that are still to be sent. Once it is committed, call Forget.
+// Erase returns what deletes everything that is kept of a function. Before it is
+// committed Outbox.Drop has to be called, afterwards Forget.
 func (s *Settler) Erase(function string) []store.Op {
 	var ops []store.Op
-	for _, p := range []string{statePrefix, donePrefix, dead.Prefix, retry.Prefix, retry.HeaderPrefix, usagePrefix} {
+	for _, p := range []string{statePrefix, donePrefix, dead.Prefix, retry.Prefix, retry.HeaderPrefix, outbox.Prefix, usagePrefix} {
 		ops = append(ops, store.Op{Key: p + function + "/", Delete: true, Prefix: true})
 	}
 	return ops

@@ -42,8 +42,10 @@ func (c code) Invoke(ctx context.Context, in pool.Invocation) (pool.Outcome, err
 // messages takes what functions publish.
 type messages struct{ place }
 
-func (messages) Publish(context.Context, functions.Publish) error { return nil }
-func (messages) Note(string, string, string)                      {}
+func (messages) Publish(context.Context, functions.Publish) error      { return nil }
+func (messages) PublishAlone(context.Context, functions.Publish) error { return nil }
+func (messages) Function(string) *functions.Function                   { return nil }
+func (messages) Note(string, string, string)                           {}
 
 // startNode runs a node on a store. Its clock is the bubble's.
 func startNode(t testing.TB, st store.Store, fn *functions.Function, c code) *testNode {

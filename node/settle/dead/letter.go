@@ -10,6 +10,15 @@ import (
 	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
+// Out says that a letter is a message or an event that its function sent and that
+// nobody takes. Of a message Event has the topic as its subject.
+type Out struct {
+	Broker   string // of a message
+	QoS      byte
+	Retain   bool
+	Function string // of an event
+}
+
 // Letter is an event that could not be handled.
 type Letter struct {
 	ID       string    // begins with its time; Add gives it
@@ -21,6 +30,7 @@ type Letter struct {
 	OwnID    bool // the event's id is its sender's
 	Bytes    int  // of the event's data as it came
 	Cut      bool // Event.Data is only the beginning: it cannot be run again
+	Out      *Out // where it was to go; nil: it came to the function
 
 	key string
 }
@@ -41,14 +51,23 @@ type record struct {
 	Cut      bool           `cbor:"cut"`
 	OwnID    bool           `cbor:"own_id"`
 	Event    map[string]any `cbor:"event"`
+
+	OutBroker   string `cbor:"out_broker,omitempty"`
+	OutQoS      uint8  `cbor:"out_qos,omitempty"`
+	OutRetain   bool   `cbor:"out_retain,omitempty"`
+	OutFunction string `cbor:"out_function,omitempty"`
 }
 
 func encode(l *Letter) ([]byte, error) {
-	return durable.Encode(record{
+	r := record{
 		Trigger: l.Trigger, TimeNS: l.Time.UnixNano(), Attempts: l.Attempts,
 		Kind: string(l.Failure.Kind), Message: l.Failure.Message, Detail: l.Failure.Detail,
 		Bytes: l.Bytes, Cut: l.Cut, OwnID: l.OwnID, Event: wire.EventMap(&l.Event),
-	})
+	}
+	if o := l.Out; o != nil {
+		r.OutBroker, r.OutQoS, r.OutRetain, r.OutFunction = o.Broker, o.QoS, o.Retain, o.Function
+	}
+	return durable.Encode(r)
 }
 
 func decode(function string, e store.Entry) (Letter, error) {
@@ -61,9 +80,13 @@ func decode(function string, e store.Entry) (Letter, error) {
 	if err != nil {
 		return Letter{}, fmt.Errorf("read dead letter %s: %w", id, err)
 	}
-	return Letter{
+	l := Letter{
 		ID: id, Trigger: r.Trigger, Time: time.Unix(0, r.TimeNS).UTC(), Attempts: r.Attempts,
 		Failure: functions.Failure{Kind: functions.FailureKind(r.Kind), Message: r.Message, Detail: r.Detail},
 		Event:   ev, OwnID: r.OwnID, Bytes: r.Bytes, Cut: r.Cut, key: e.Key,
-	}, nil
+	}
+	if r.OutBroker != "" || r.OutFunction != "" {
+		l.Out = &Out{Broker: r.OutBroker, QoS: r.OutQoS, Retain: r.OutRetain, Function: r.OutFunction}
+	}
+	return l, nil
 }

@@ -7,4 +7,9 @@
 // restart; only a pulse of a line is sent at most once. Where nothing else is to
 // be committed and nothing waits before it, a message goes out at once and the
 // store is not touched (Publish).
+//
+// A message that its broker refuses, or on which the broker hangs up again and
+// again while nothing else is on the way, becomes a dead letter with the reason,
+// and so does an event for a function that is gone: nothing is given up unsaid,
+// and nothing holds up what is behind it for good. Depths tells what waits.
 package outbox

@@ -15,6 +15,7 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
+	"github.com/edgefn/edgefn/node/settle/dead"
 	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
@@ -46,6 +47,13 @@ const (
 	relayTime = 30 * time.Second
 )
 
+var (
+	// ErrRefused means that no try will succeed; it is wrapped with the reason.
+	ErrRefused = errors.New("the broker refuses it")
+	// ErrHungUp means that the broker may have got it or not.
+	ErrHungUp = errors.New("the broker hung up")
+)
+
 // ErrGone is returned for a function, or a hold on a line, that is not there any
 // more.
 var ErrGone = errors.New("function was removed")
@@ -63,7 +71,12 @@ func (e *FullError) Error() string {
 // Sink is where messages, calls and commands go: the rest of the node.
 type Sink interface {
 	// Publish sends a message to its broker and returns when it is acknowledged.
+	// ErrRefused: the broker will never take it. ErrHungUp: the connection ended
+	// while it was out, maybe because of it.
 	Publish(ctx context.Context, m functions.Publish) error
+	// PublishAlone is Publish with nothing else on the way, so that ErrHungUp is
+	// about this message, and no other one suffers.
+	PublishAlone(ctx context.Context, m functions.Publish) error
 	// Call hands an event to a function; settled is called once if it returns
 	// nil. repeat says that it may have been handed over before the node ended.
 	// ErrGone: there is no such function any more.
@@ -71,6 +84,8 @@ type Sink interface {
 	// Drive has a command of a line take place and returns when it has. ErrGone:
 	// the function does not hold the line any more.
 	Drive(ctx context.Context, function string, e functions.Effect) error
+	// Function returns a function as it is deployed; nil: there is none.
+	Function(name string) *functions.Function
 	// Note writes a line into a function's log.
 	Note(function, level, text string)
 }
@@ -80,6 +95,7 @@ type Sink interface {
 type Outbox struct {
 	st     store.Store
 	budget *durable.Budget
+	dead   *dead.Letters
 	log    *slog.Logger
 	sink   Sink
 	start  string // names this run of the node; see lineRecord
@@ -120,7 +136,15 @@ type outQueue struct {
 	added    int   // how often something was committed
 	running  bool  // a relay is at work
 	last     int64 // number of the last that was committed
-	forsaken int64 // commands of a line up to this number are not carried out any more
+	forsaken int64 // what has a number up to this is not sent any more
+	head     head
+}
+
+// head is the first message of a queue.
+type head struct {
+	key     string
+	hangUps int   // how often the broker hung up on it
+	err     error // why it does not go out; nil: it does, or was not tried
 }
 
 // outboxRecord is a message or, with Event, a call or, with Line, a command of a
@@ -135,8 +159,8 @@ type outboxRecord struct {
 }
 
 // New makes an outbox. Load it, then run it.
-func New(st store.Store, b *durable.Budget, sink Sink, log *slog.Logger) *Outbox {
-	return &Outbox{st: st, budget: b, sink: sink, log: log, start: ulid.Make().String(), wake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
+func New(st store.Store, b *durable.Budget, d *dead.Letters, sink Sink, log *slog.Logger) *Outbox {
+	return &Outbox{st: st, budget: b, dead: d, sink: sink, log: log, start: ulid.Make().String(), wake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
 }
 
 // Load counts what an earlier run left.
@@ -359,210 +383,4 @@ func (o *Outbox) Publish(ctx context.Context, function string, messages []functi
 	}
 	p.Posted() // after any other error it may be there
 	return err
-}
-
-// Run relays until ctx is done.
-func (o *Outbox) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for {
-		o.mu.Lock()
-		for k, q := range o.queues {
-			switch {
-			case q.running:
-			case q.count > 0:
-				q.running = true
-				wg.Go(func() { o.relay(ctx, k, q) })
-			case q.reserved == 0:
-				delete(o.queues, k)
-			}
-		}
-		o.mu.Unlock()
-		select {
-		case <-o.wake:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// relay sends what waits in one queue, until it is empty.
-func (o *Outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
-	log := o.log.With(logFunction, k.function, "to", k.dest)
-	for failed := 0; ; {
-		o.mu.Lock()
-		added := q.added
-		o.mu.Unlock()
-		es, err := o.list(ctx, k)
-		if err == nil && len(es) == 0 {
-			if o.empty(q, added) {
-				return
-			}
-			continue
-		}
-		if err == nil {
-			var sent []store.Entry
-			if target, ok := strings.CutPrefix(k.dest, destFunction); ok {
-				sent, err = o.callAll(ctx, log, target, es)
-			} else if line, ok := strings.CutPrefix(k.dest, destLine); ok {
-				sent, err = o.driveAll(ctx, log, k.function, line, q, es)
-			} else {
-				sent, err = o.sendAll(ctx, log, strings.TrimPrefix(k.dest, destBroker), es)
-			}
-			if len(sent) > 0 {
-				failed = 0
-				_ = o.delete(ctx, q, sent) // ctx is done, else it tries for ever
-			}
-		}
-		if err != nil {
-			if failed++; failed == 1 && ctx.Err() == nil {
-				log.Warn("messages wait in the outbox", logErr, err)
-			}
-			if durable.Sleep(ctx, sendBackoff.Wait(failed)) != nil {
-				return
-			}
-		}
-		if ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// Flush waits until nothing waits to be sent, for limit at most, so that a stop
-// in good order cuts no Batch short: what was sent and not yet deleted would
-// be sent again.
-func (o *Outbox) Flush(limit time.Duration) {
-	left := func() bool {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		for _, q := range o.queues {
-			if q.count > 0 {
-				return true
-			}
-		}
-		return false
-	}
-	for end := time.Now().Add(limit); left() && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-func (o *Outbox) list(ctx context.Context, k outQueueKey) ([]store.Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
-	defer cancel()
-	es, _, err := o.st.List(ctx, k.prefix(), store.Read{Limit: outboxBatch})
-	return es, err
-}
-
-// empty ends a relay whose queue was found empty, unless something was
-// committed since.
-func (o *Outbox) empty(q *outQueue, added int) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if q.added != added {
-		return false
-	}
-	o.budget.Give(q.bytes)
-	q.count, q.bytes, q.running = 0, 0, false
-	o.vacated()
-	return true
-}
-
-// sendAll publishes in order until one fails.
-func (o *Outbox) sendAll(ctx context.Context, log *slog.Logger, broker string, es []store.Entry) (sent []store.Entry, err error) {
-	for i, e := range es {
-		var r outboxRecord
-		if err := durable.Decode(e.Value, &r); err != nil {
-			log.Error("message cannot be read, dropping it", "key", e.Key, logErr, err)
-			continue
-		}
-		err := func() error {
-			ctx, cancel := context.WithTimeout(ctx, relayTime)
-			defer cancel()
-			return o.sink.Publish(ctx, functions.Publish{Broker: broker, Topic: r.Topic, Data: r.Data, QoS: r.QoS, Retain: r.Retain})
-		}()
-		if err != nil {
-			return es[:i], err
-		}
-	}
-	return es, nil
-}
-
-// callAll hands a batch of calls over and waits until each is settled.
-func (o *Outbox) callAll(ctx context.Context, log *slog.Logger, target string, es []store.Entry) (settled []store.Entry, err error) {
-	type outcome struct {
-		e   store.Entry
-		err error
-	}
-	outcomes := make(chan outcome, len(es)) // so that settling never blocks
-	waiting := 0
-	for _, e := range es {
-		var r outboxRecord
-		ev, err := functions.Event{}, durable.Decode(e.Value, &r)
-		if err == nil {
-			ev, err = wire.MapEvent(r.Event)
-		}
-		if err != nil {
-			log.Error("call cannot be read, dropping it", "key", e.Key, logErr, err)
-			settled = append(settled, e)
-			continue
-		}
-		err = o.sink.Call(ctx, target, ev, o.ofEarlierRun(e.Key), func(err error) { outcomes <- outcome{e, err} })
-		switch {
-		case errors.Is(err, ErrGone):
-			log.Warn("invoked function was removed, dropping its event", "event", ev.ID)
-			settled = append(settled, e)
-		case err != nil:
-			outcomes <- outcome{e, err}
-			waiting++
-		default:
-			waiting++
-		}
-	}
-	for range waiting {
-		select {
-		case out := <-outcomes:
-			if out.err == nil {
-				settled = append(settled, out.e)
-			} else {
-				err = out.err
-			}
-		case <-ctx.Done():
-			return settled, context.Cause(ctx)
-		}
-	}
-	return settled, err
-}
-
-// ofEarlierRun reports whether a key was there when the node started.
-func (o *Outbox) ofEarlierRun(key string) bool {
-	id, _, _ := durable.SplitSized(key[strings.LastIndexByte(key, '/')+1:], "")
-	seq, err := strconv.ParseInt(id, 16, 64)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return err == nil && seq <= o.loaded
-}
-
-// delete removes what was sent.
-func (o *Outbox) delete(ctx context.Context, q *outQueue, sent []store.Entry) error {
-	ops := make([]store.Op, len(sent))
-	var bytes int64
-	for i, e := range sent {
-		ops[i] = store.Op{Key: e.Key, Delete: true}
-		bytes += int64(len(e.Value))
-	}
-	err := durable.Persist(ctx, o.log, "remove sent messages", func(ctx context.Context) error {
-		_, err := o.st.Commit(ctx, nil, ops)
-		return err
-	})
-	if err != nil {
-		return err // it is sent again after the restart
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	q.count -= len(sent)
-	q.bytes -= bytes
-	o.budget.Give(bytes)
-	o.vacated()
-	return nil
 }

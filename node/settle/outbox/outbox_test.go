@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/cluster/store/memstore"
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/node/settle/dead"
 	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
@@ -38,7 +40,21 @@ func (s *sink) Drive(ctx context.Context, function string, e functions.Effect) e
 	return s.drive(ctx, function, e)
 }
 
-func (s *sink) Note(function, level, text string) { s.note(function, level, text) }
+func (s *sink) PublishAlone(ctx context.Context, m functions.Publish) error { return s.Publish(ctx, m) }
+
+func (s *sink) Function(name string) *functions.Function {
+	f := functions.Defaults()
+	f.Name = name
+	return &f
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func (s *sink) Note(function, level, text string) {
+	if s.note != nil {
+		s.note(function, level, text)
+	}
+}
 
 func (s *sink) Publish(_ context.Context, m functions.Publish) error {
 	s.mu.Lock()
@@ -65,7 +81,8 @@ func (s *sink) sent() []string {
 // newTestOutbox runs an outbox in a bubble until the test ends.
 func newTestOutbox(t *testing.T, st store.Store, limit int64, s *sink) (o *Outbox, stop func()) {
 	t.Helper()
-	o = New(st, durable.NewBudget(limit), s, slog.New(slog.DiscardHandler))
+	b := durable.NewBudget(limit)
+	o = New(st, b, dead.New(st, b, discard()), s, discard())
 	if err := o.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +205,128 @@ func TestOutboxClockSetBack(t *testing.T) {
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"plant first", "plant second"}, s.sent()); diff != "" {
 			t.Errorf("sent (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// fussy is a broker that hangs up on some messages.
+type fussy struct {
+	*sink
+	dead   *dead.Letters
+	hangUp string // on messages of this topic
+	refuse string
+	tries  map[string]int
+}
+
+func (f *fussy) Publish(ctx context.Context, m functions.Publish) error {
+	f.mu.Lock()
+	f.tries[m.Topic]++
+	f.mu.Unlock()
+	switch m.Topic {
+	case f.hangUp:
+		return fmt.Errorf("broker %q: %w", m.Broker, ErrHungUp)
+	case f.refuse:
+		return fmt.Errorf("%w: not authorized", ErrRefused)
+	}
+	return f.sink.Publish(ctx, m)
+}
+
+func (f *fussy) PublishAlone(ctx context.Context, m functions.Publish) error {
+	f.mu.Lock()
+	f.tries["alone "+m.Topic]++
+	f.mu.Unlock()
+	return f.Publish(ctx, m)
+}
+
+// What a broker will never take becomes a dead letter and holds nothing up.
+func TestRefusedMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memstore.New(memstore.Config{})
+		b := durable.NewBudget(0)
+		f := &fussy{sink: &sink{}, hangUp: "bad", refuse: "forbidden", tries: map[string]int{}}
+		f.dead = dead.New(st, b, discard())
+		o := New(st, b, f.dead, f, discard())
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { o.Run(ctx) })
+		defer wg.Wait()
+		defer cancel()
+		for _, topic := range []string{"1", "bad", "2", "forbidden", "3"} {
+			if err := o.Publish(t.Context(), "fan", messages("plant", topic)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := o.Publish(t.Context(), "other", messages("plant", "other")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := f.sent(); !slices.Contains(got, "plant other") {
+			t.Errorf("the message of another function was not sent: %v", got)
+		}
+		if ds, err := o.Depths(t.Context()); err != nil || len(ds) != 1 || ds[0].Waiting != 4 || ds[0].To != "mqtt.plant" || !errors.Is(ds[0].Err, ErrHungUp) || ds[0].Oldest.IsZero() {
+			t.Errorf("waiting: %+v, %v", ds, err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want := []string{"plant 1", "plant other", "plant 2", "plant 3"}
+		if diff := cmp.Diff(want, f.sent()); diff != "" {
+			t.Errorf("sent (-want +got):\n%s", diff)
+		}
+		if f.tries["alone bad"] != maxHangUps || f.tries["alone forbidden"] != 0 {
+			t.Errorf("tries: %v", f.tries)
+		}
+		var got []string
+		err := f.dead.Each(t.Context(), "fan", func(l dead.Letter) error {
+			got = append(got, fmt.Sprintf("%s to %s: %s", l.Event.Subject, l.Out.Broker, l.Failure.Kind))
+			if l.Event.Subject == "bad" {
+				f.mu.Lock()
+				f.hangUp = ""
+				f.mu.Unlock()
+				return o.Requeue(t.Context(), "fan", l)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"bad to plant: send", "forbidden to plant: send"}, got); diff != "" {
+			t.Errorf("letters (-want +got):\n%s", diff)
+		}
+		synctest.Wait()
+		if got := f.sent(); got[len(got)-1] != "plant bad" {
+			t.Errorf("sent after the retry: %v", got)
+		}
+		if n, err := st.Count(t.Context(), dead.Prefix); n != 1 || err != nil {
+			t.Errorf("%d letters are left, %v", n, err)
+		}
+	})
+}
+
+// Nothing of a function that was removed is sent any more.
+func TestDroppedFunction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, s := memstore.New(memstore.Config{}), &sink{away: map[string]bool{"plant": true}}
+		o, stop := newTestOutbox(t, st, 1<<20, s)
+		defer stop()
+		if err := o.Publish(t.Context(), "fan", messages("plant", "1", "2")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		o.Drop(t.Context(), "fan", time.Second)
+		if _, err := st.Commit(t.Context(), nil, []store.Op{{Key: Prefix + "fan/", Delete: true, Prefix: true}}); err != nil {
+			t.Fatal(err)
+		}
+		s.set("plant", false)
+		time.Sleep(time.Minute)
+		if err := o.Publish(t.Context(), "fan", messages("plant", "of the next of its name")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"plant of the next of its name"}, s.sent()); diff != "" {
+			t.Errorf("sent (-want +got):\n%s", diff)
+		}
+		if o.budget.Used() != 0 {
+			t.Errorf("%d bytes of the budget are not given back", o.budget.Used())
 		}
 	})
 }
