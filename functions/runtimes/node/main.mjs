@@ -78,7 +78,7 @@ function fail(id, kind, message, detail, sent, retryAfterMs) {
 
 /** Tells the node what the handler of event id threw. */
 function failThrown(id, error, sent) {
-  const reason = () => error.message.split(/\s+/).filter(Boolean).join(" ");
+  const reason = () => String(error.message).split(/\s+/).filter(Boolean).join(" ");
   if (error instanceof Rejected) {
     // Where it was thrown says little; its cause may say much.
     fail(id, "rejected", reason(), error.cause === undefined ? "" : ownStack(error), sent);
