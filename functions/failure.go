@@ -1,6 +1,9 @@
 package functions
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // FailureKind says how an invocation failed.
 type FailureKind string
@@ -8,6 +11,7 @@ type FailureKind string
 // The ways in which an invocation fails.
 const (
 	FailRaised    FailureKind = "raised"    // the handler raised, threw or returned an error, or a program exited non-zero
+	FailRejected  FailureKind = "rejected"  // the handler said that this event can never succeed; never retried
 	FailExited    FailureKind = "exited"    // the process ended without an answer
 	FailMemory    FailureKind = "memory"    // killed at its memory limit
 	FailTimeout   FailureKind = "timeout"   // killed at its time limit
@@ -21,11 +25,17 @@ const (
 	FailTransient FailureKind = "transient" // the node's fault, not the function's: no instance could be had
 )
 
+// MaxRetryAfter is the longest time that a handler can put the next attempt off.
+const MaxRetryAfter = 24 * time.Hour
+
 // Failure is an invocation that did not succeed. It is an error.
 type Failure struct { //nolint:errname // the outcome of an invocation, which is an error too
 	Kind    FailureKind `json:"kind"`
 	Message string      `json:"message"`          // one line for people: what failed and why
 	Detail  string      `json:"detail,omitempty"` // the function's own stack trace or last output
+	// RetryAfter is set where the handler asked for the next attempt no sooner
+	// than this, at most MaxRetryAfter. 0: by the schedule.
+	RetryAfter time.Duration `json:"retry_after,omitempty"`
 }
 
 // Error implements error.
@@ -37,4 +47,4 @@ func Failf(kind FailureKind, format string, args ...any) *Failure {
 }
 
 // Retryable reports whether another attempt can end otherwise.
-func (f *Failure) Retryable() bool { return f.Kind != FailPayload }
+func (f *Failure) Retryable() bool { return f.Kind != FailPayload && f.Kind != FailRejected }

@@ -94,6 +94,9 @@ func TestFailure(t *testing.T) {
 	if functions.Failf(functions.FailPayload, "too large").Retryable() {
 		t.Error("a payload over the limit stays over it")
 	}
+	if functions.Failf(functions.FailRejected, "no such sensor").Retryable() {
+		t.Error("a rejected event can never succeed")
+	}
 }
 
 func TestFormatSize(t *testing.T) {

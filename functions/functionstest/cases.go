@@ -269,6 +269,73 @@ var cases = []testCase{
 			t.Errorf("detail is not the author's stack:\n%s", f.Detail)
 		}
 	}},
+	{name: "reject", run: func(t *testing.T, s *subject) {
+		f := s.fails(t, "reject", functions.FailRejected)
+		wantDetail := map[functions.Runtime]string{functions.Exec: "to standard error\n"}[s.f.Runtime] // and no stack
+		if f.Message != "no zone of that name" || f.Detail != wantDetail || f.RetryAfter != 0 || f.Retryable() {
+			t.Errorf("failure %+v, want the author's text, the detail %q and no further attempt", f, wantDetail)
+		}
+	}},
+	{name: "reject-cause", run: func(t *testing.T, s *subject) {
+		f := s.fails(t, "reject-cause", functions.FailRejected)
+		message, detail := "no zone of that name", map[functions.Runtime][]string{
+			functions.Python: {"ValueError: it broke", "in broken_part", "no zone of that name"},
+			functions.Node:   {"RangeError: it broke", "at brokenPart", "no zone of that name"},
+		}[s.f.Runtime]
+		if s.f.Runtime == functions.Go {
+			message = "find the zone: " + message
+		}
+		if f.Message != message {
+			t.Errorf("message %q, want %q", f.Message, message)
+		}
+		for _, w := range detail {
+			if !strings.Contains(f.Detail, w) {
+				t.Errorf("detail does not show %q:\n%s", w, f.Detail)
+			}
+		}
+	}},
+	{name: "reject-not-awaited", skip: skipAllBut(functions.Node, "there is nothing to await"), run: func(t *testing.T, s *subject) {
+		s.fails(t, "reject-not-awaited", functions.FailRejected, "no zone of that name")
+	}},
+	{name: "reject-and-retry", skip: skipAllBut(functions.Exec, "a handler raises once"), run: func(t *testing.T, s *subject) {
+		if f := s.fails(t, "reject-and-retry", functions.FailRaised); f.Message != "the last words" || f.RetryAfter != 5*time.Minute {
+			t.Errorf("failure %+v, want what the last call said", f)
+		}
+	}},
+	{name: "retry", run: func(t *testing.T, s *subject) {
+		for seconds, want := range map[string]time.Duration{
+			"0": 0, "30": 30 * time.Second, "0.0015": 2 * time.Millisecond, "86400": functions.MaxRetryAfter,
+		} {
+			f := s.failsOf(t, "retry", []byte(seconds), functions.FailRaised)
+			if f.Message != "the valve is moving" || f.RetryAfter != want || !f.Retryable() {
+				t.Errorf("%s s: failure %+v, want the author's text and the next attempt after %v", seconds, f, want)
+			}
+		}
+	}},
+	{name: "retry-bounds", run: func(t *testing.T, s *subject) {
+		allowed, wrong := "0 to 86400 (24 h)", []string{"86400.001", "-0.001", "-30", "nan", "inf"}
+		switch s.f.Runtime {
+		case functions.Exec:
+			allowed = "0s to 24h"
+		case functions.Go:
+			allowed, wrong = "0s to 24h", wrong[:3] // a time.Duration is a number, and a finite one
+		case functions.Python, functions.Node:
+		}
+		for _, seconds := range wrong {
+			f := s.failsOf(t, "retry", []byte(seconds), functions.FailRaised, allowed)
+			if f.RetryAfter != 0 {
+				t.Errorf("%s s: next attempt after %v, want 0s", seconds, f.RetryAfter)
+			}
+		}
+	}},
+	{name: "retry-no-number", skip: map[functions.Runtime]string{functions.Go: "it does not compile"}, run: func(t *testing.T, s *subject) {
+		f := s.fails(t, "retry-no-number", functions.FailRaised, map[functions.Runtime]string{
+			functions.Python: "TypeError: after is a number of seconds", functions.Node: "TypeError: after is a number of seconds", functions.Exec: "retry soon: write a time",
+		}[s.f.Runtime])
+		if f.RetryAfter != 0 {
+			t.Errorf("next attempt after %v, want 0s", f.RetryAfter)
+		}
+	}},
 	{name: "exit", skip: map[functions.Runtime]string{functions.Exec: "a program's exit is its answer"}, run: func(t *testing.T, s *subject) {
 		s.fails(t, "exit", functions.FailExited)
 	}},

@@ -344,7 +344,7 @@ func converse(ctx context.Context, p *process, inv *Invocation, f *functions.Fun
 			if err := frame.Into(&b); err != nil || frame.ID != 1 {
 				return fail(functions.FailProtocol, "failure of %d: %v", frame.ID, err)
 			}
-			return Outcome{Failure: &functions.Failure{Kind: functions.FailureKind(b.Kind), Message: b.Message, Detail: b.Detail}}
+			return Outcome{Failure: b.Outcome()}
 		default:
 			var c wire.Call
 			if err := frame.Into(&c); err != nil {

@@ -157,7 +157,13 @@ func (s *subject) ok(t *testing.T, name string, data []byte) Outcome {
 // fails is invoke for what must fail in a way.
 func (s *subject) fails(t *testing.T, name string, kind functions.FailureKind, says ...string) *functions.Failure {
 	t.Helper()
-	out := s.invoke(t, name, nil)
+	return s.failsOf(t, name, nil, kind, says...)
+}
+
+// failsOf is fails with data.
+func (s *subject) failsOf(t *testing.T, name string, data []byte, kind functions.FailureKind, says ...string) *functions.Failure {
+	t.Helper()
+	out := s.invoke(t, name, data)
 	if out.Failure == nil {
 		t.Fatalf("it succeeds with %q, want a failure of kind %s", out.Result.Data, kind)
 	}
@@ -210,6 +216,17 @@ func instance(t *testing.T, h Harness, r functions.Runtime) {
 	}
 	if got := string(s.ok(t, "count", nil).Result.Data); got != "5" {
 		t.Errorf("event behind a failure is number %q of its process, want 5", got)
+	}
+	// A handler that says how its event goes on says it of that event alone.
+	s.fails(t, "reject", functions.FailRejected, "no zone of that name")
+	if got := s.fails(t, "retry", functions.FailRaised, "the valve is moving").RetryAfter; got != 30*time.Second {
+		t.Errorf("next attempt after %v, want 30s", got)
+	}
+	if got := s.fails(t, "raise", functions.FailRaised, "it broke").RetryAfter; got != 0 {
+		t.Errorf("next attempt after a failure like any other: %v, want 0s", got)
+	}
+	if got := string(s.ok(t, "count", nil).Result.Data); got != "9" {
+		t.Errorf("event behind them is number %q of its process, want 9", got)
 	}
 	// What outlives its invocation cannot act for the next one.
 	s.ok(t, "late", nil)

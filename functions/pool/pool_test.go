@@ -275,6 +275,16 @@ func TestBadInstances(t *testing.T) {
 			f, _ := c.Read()
 			_ = c.Write(wire.KindFailure, f.ID, wire.Failure{Kind: "raised", Message: "no"})
 		}, functions.FailRaised},
+		{"rejects", func(c *wire.Conn, _ int) {
+			hello(c)
+			f, _ := c.Read()
+			_ = c.Write(wire.KindFailure, f.ID, wire.Failure{Kind: "rejected", Message: "no", RetryAfterMS: 30000})
+		}, functions.FailRejected},
+		{"a kind that is not its own to tell", func(c *wire.Conn, _ int) {
+			hello(c)
+			f, _ := c.Read()
+			_ = c.Write(wire.KindFailure, f.ID, wire.Failure{Kind: "payload", Message: "no"})
+		}, functions.FailRaised},
 		{"silent", func(c *wire.Conn, _ int) { hello(c); _, _ = c.Read(); _, _ = c.Read() }, functions.FailTimeout},
 	}
 	for _, tt := range tests {

@@ -180,7 +180,7 @@ func (w *worker) handle(ctx context.Context, r *request) (answer, bool) {
 		return a, true
 	}
 	a.err = fail
-	healthy := fail.Kind == functions.FailRaised || fail.Kind == functions.FailResult
+	healthy := fail.Kind == functions.FailRaised || fail.Kind == functions.FailRejected || fail.Kind == functions.FailResult
 	if fail.Kind == functions.FailTimeout && time.Now().Before(deadline) {
 		switch { // it was interrupted, not slow
 		case ctx.Err() != nil:
@@ -250,11 +250,7 @@ func failureOf(f wire.Frame) *functions.Failure {
 	if err := f.Into(&b); err != nil {
 		return functions.Failf(functions.FailProtocol, "%v", err)
 	}
-	kind := functions.FailRaised
-	if b.Kind == string(functions.FailResult) {
-		kind = functions.FailResult
-	}
-	return &functions.Failure{Kind: kind, Message: b.Message, Detail: b.Detail}
+	return b.Outcome()
 }
 
 func (w *worker) call(ctx context.Context, r *request, f wire.Frame) *functions.Failure {

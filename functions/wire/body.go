@@ -45,11 +45,29 @@ type Result struct {
 	DataContentType string `cbor:"datacontenttype"`
 }
 
-// Failure is the body of a failure frame. Kind is one of raised, load, result.
+// Failure is the body of a failure frame. Kind is one of raised, rejected, load,
+// result.
 type Failure struct {
-	Kind    string `cbor:"kind"`
-	Message string `cbor:"message"`
-	Detail  string `cbor:"detail"`
+	Kind         string `cbor:"kind"`
+	Message      string `cbor:"message"`
+	Detail       string `cbor:"detail"`
+	RetryAfterMS int64  `cbor:"retry_after_ms,omitempty"` // of raised: the handler asks for the next attempt no sooner
+}
+
+// Outcome returns the failure of an invocation that ended with f. What an
+// instance has no say in is not taken from it: a kind that it cannot know of
+// itself is raised, and the time it asks for is brought into 0 to
+// functions.MaxRetryAfter.
+func (f Failure) Outcome() *functions.Failure {
+	out := &functions.Failure{Kind: functions.FailRaised, Message: f.Message, Detail: f.Detail}
+	switch kind := functions.FailureKind(f.Kind); kind {
+	case functions.FailRejected, functions.FailResult:
+		out.Kind = kind
+	default:
+		ms := min(max(f.RetryAfterMS, 0), functions.MaxRetryAfter.Milliseconds())
+		out.RetryAfter = time.Duration(ms) * time.Millisecond
+	}
+	return out
 }
 
 // Call is the body of get, list, put, delete, publish, invoke and of the calls

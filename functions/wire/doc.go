@@ -29,7 +29,7 @@
 //	                                         <-  error  m {message}
 //	log     0 {level, text}                  ->        no answer
 //	result  n {data, datacontenttype}        ->        data null: no output; or
-//	failure n {kind, message, detail}        ->
+//	failure n {kind, message, detail, retry_after_ms} ->
 //
 // Under isolation "invocation" the process ends after its result or failure;
 // under "instance" the next event follows. Effects (put, delete, publish,
@@ -39,7 +39,13 @@
 // call that is not granted, not valid, or of a device that does not work, so that
 // it is raised at the line that made it.
 //
-// Version 1 of the protocol had none of the calls of devices.
+// The kind of a failure is raised, rejected or result. One that is rejected is
+// not tried again. retry_after_ms, up to 24 h, asks that the next attempt after
+// a raised one be no sooner; absent or 0, it follows the schedule.
+//
+// Version 1 of the protocol had none of the calls of devices. Rejections and
+// retry_after_ms have no version of their own: a node that does not know them
+// takes both for a failure that is raised, and tries again by its schedule.
 //
 // The event is a map under CloudEvents 1.0 attribute names (specversion, id,
 // type, source, subject, time as RFC 3339, datacontenttype, extensions beside

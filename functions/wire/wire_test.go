@@ -40,6 +40,7 @@ func TestRoundTrip(t *testing.T) {
 		{"empty result", wire.KindResult, 1, wire.Result{Data: []byte{}}, &wire.Result{}},
 		{"no result", wire.KindResult, 1, wire.Result{}, &wire.Result{}},
 		{"failure", wire.KindFailure, 1, wire.Failure{Kind: "raised", Message: "m", Detail: "d"}, &wire.Failure{}},
+		{"retry", wire.KindFailure, 1, wire.Failure{Kind: "raised", Message: "m", RetryAfterMS: math.MaxInt64}, &wire.Failure{}},
 		{"call", wire.KindPublish, 3, wire.Call{
 			Function: "f", Key: "k", Prefix: "p", Value: []byte("v"), Broker: "b",
 			Topic: "t", Data: []byte("d"), QoS: 2, Retain: true, Type: "y", Subject: "s", ID: "i",
@@ -92,6 +93,9 @@ func TestEncodeGolden(t *testing.T) {
 		{"set_line", wire.KindSetLine, 1, wire.Call{Device: "relay", On: true}, "0000001d" + "83" + "687365745f6c696e65" + "01" + "a2" + "626f6ef5" + "666465766963656572656c6179"},
 		{"pulse_line", wire.KindPulseLine, 2, wire.Call{Device: "relay", MS: 200}, "00000020" + "83" + "6a70756c73655f6c696e65" + "02" + "a2" + "626d7318c8" + "666465766963656572656c6179"},
 		{"read_line's answer", wire.KindOK, 3, wire.Reply{On: true}, "0000000a" + "83" + "626f6b" + "03" + "a1" + "626f6ef5"},
+		{"failure", wire.KindFailure, 1, wire.Failure{Kind: "raised", Message: "m"}, "00000029" + "83" + "676661696c757265" + "01" + "a3" + "646b696e6466726169736564" + "6664657461696c60" + "676d657373616765616d"},
+		{"rejection", wire.KindFailure, 1, wire.Failure{Kind: "rejected", Message: "m"}, "0000002b" + "83" + "676661696c757265" + "01" + "a3" + "646b696e646872656a6563746564" + "6664657461696c60" + "676d657373616765616d"},
+		{"retry", wire.KindFailure, 1, wire.Failure{Kind: "raised", Message: "m", RetryAfterMS: 30000}, "0000003b" + "83" + "676661696c757265" + "01" + "a4" + "646b696e6466726169736564" + "6664657461696c60" + "676d657373616765616d" + "6e72657472795f61667465725f6d73197530"},
 		{"log", wire.KindLog, 0, wire.Log{Level: "info", Text: "hi"}, "0000001a" + "83" + "636c6f67" + "00" + "a2" + "6474657874626869" + "656c6576656c64696e666f"},
 	}
 	for _, tt := range tests {
@@ -218,6 +222,8 @@ func TestIntoRefuses(t *testing.T) {
 		{"a large QoS", map[string]any{"qos": 300}, &wire.Call{}},
 		{"a number for on", map[string]any{"on": 1}, &wire.Call{}},
 		{"a time that does not fit", map[string]any{"ms": uint64(math.MaxUint64)}, &wire.Call{}},
+		{"a retry that does not fit", map[string]any{"kind": "raised", "retry_after_ms": uint64(math.MaxUint64)}, &wire.Failure{}},
+		{"a fraction of a millisecond", map[string]any{"kind": "raised", "retry_after_ms": 1.5}, &wire.Failure{}},
 		{"an array", []int{1}, &wire.Result{}},
 	}
 	for _, tt := range tests {
@@ -234,6 +240,40 @@ func TestIntoRefuses(t *testing.T) {
 				t.Errorf("got %v, want ErrFrame", err)
 			}
 		})
+	}
+}
+
+// An instance says what it likes: the node believes the kinds that are its to
+// tell and bounds the time.
+func TestFailureOutcome(t *testing.T) {
+	day := (24 * time.Hour).Milliseconds()
+	tests := []struct {
+		kind      string
+		ms        int64
+		want      functions.FailureKind
+		wantAfter time.Duration
+	}{
+		{"raised", 0, functions.FailRaised, 0},
+		{"raised", 30000, functions.FailRaised, 30 * time.Second},
+		{"raised", day, functions.FailRaised, functions.MaxRetryAfter},
+		{"raised", day + 1, functions.FailRaised, functions.MaxRetryAfter},
+		{"raised", math.MaxInt64, functions.FailRaised, functions.MaxRetryAfter},
+		{"raised", -1, functions.FailRaised, 0},
+		{"raised", math.MinInt64, functions.FailRaised, 0},
+		{"rejected", 0, functions.FailRejected, 0},
+		{"rejected", 30000, functions.FailRejected, 0},
+		{"result", 30000, functions.FailResult, 0},
+		{"payload", 0, functions.FailRaised, 0},
+		{"transient", 0, functions.FailRaised, 0},
+		{"", 0, functions.FailRaised, 0},
+		{"of version 9", 0, functions.FailRaised, 0},
+	}
+	for _, tt := range tests {
+		got := wire.Failure{Kind: tt.kind, Message: "m", Detail: "d", RetryAfterMS: tt.ms}.Outcome()
+		want := &functions.Failure{Kind: tt.want, Message: "m", Detail: "d", RetryAfter: tt.wantAfter}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q, %d ms (-want +got):\n%s", tt.kind, tt.ms, diff)
+		}
 	}
 }
 
@@ -309,6 +349,8 @@ func FuzzDecode(f *testing.F) {
 		wire.Call{Function: "f", Key: "k", Value: []byte{0}, Topic: "a/b", QoS: 1, Retain: true},
 		wire.EventBody{Event: wire.EventMap(&functions.Event{ID: "1", Time: time.Unix(1, 2), Data: []byte("d"), Extensions: map[string]string{"a": "b"}})},
 		wire.Reply{Found: true, Keys: []string{"a"}},
+		wire.Failure{Kind: "rejected", Message: "m", Detail: "d"},
+		wire.Failure{Kind: "raised", RetryAfterMS: math.MinInt64},
 		wire.Call{Device: "relay", On: true, MS: 200},
 		wire.Reply{On: true, Value: []byte(`{"temperature_C":25.1}`)},
 	} {
@@ -333,6 +375,11 @@ func FuzzDecode(f *testing.F) {
 					t.Fatalf("error %v is not ErrFrame", err)
 				}
 				continue
+			}
+			if b, ok := into.(*wire.Failure); ok {
+				if after := b.Outcome().RetryAfter; after < 0 || after > functions.MaxRetryAfter {
+					t.Fatalf("the next attempt is put off by %v", after)
+				}
 			}
 			if e, ok := into.(*wire.EventBody); ok {
 				if _, err := wire.MapEvent(e.Event); err != nil {

@@ -29,6 +29,9 @@ const usage = `edgefn-ctl asks the node on behalf of the running function.
   edgefn-ctl line LINE get              prints on or off
   edgefn-ctl sensor SENSOR read         prints JSON: {"temperature_C":25.1}
   edgefn-ctl log debug|info|warning|error TEXT...
+  edgefn-ctl reject [TEXT...]           the event never again: to the dead letters
+  edgefn-ctl retry DURATION [TEXT...]   the event again, no sooner than in DURATION,
+                                        0s to 24h, such as 30s, 5m or 1h30m
 
 -f FUNCTION with state is another function's state, which edgefn.yaml must grant.
 -r asks the broker to retain the message; QOS is 0, 1 or 2, and 1 without -q.
@@ -37,6 +40,12 @@ A single - reads standard input; -- ends the options, for data that begins with 
 Messages, writes, events and commands of lines take place together when the
 program exits with status 0, and none of them if it fails. Reads see the writes
 and commands of the same run.
+
+After reject or retry the program fails with that text, however it exits; the
+last of several counts. Neither ends the program: exit after it. A retry counts
+as an attempt; behind the last one of edgefn.yaml the event goes to the dead
+letters, and 0s leaves the time to edgefn.yaml too. A retry with a wrong DURATION
+has status 2, and the program fails all the same and is tried again by edgefn.yaml.
 
 Status: 0 done, 1 refused or failed, 2 wrong usage, 4 no such key.
 `
@@ -71,6 +80,9 @@ func Ctl(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 }
 
 func ctl(args []string, stdin io.Reader, stdout io.Writer) error {
+	if ends(args) {
+		return new(request).outcome(args)
+	}
 	words, options, err := parse(args)
 	if err != nil {
 		return err
@@ -149,9 +161,10 @@ type request struct {
 	stdin   io.Reader
 	options map[string]string // those that nobody took yet
 
-	kind  wire.Kind
-	call  wire.Call
-	entry wire.Log
+	kind    wire.Kind
+	call    wire.Call
+	entry   wire.Log
+	failure wire.Failure
 }
 
 func (r *request) option(name string) (string, bool) {
@@ -325,8 +338,11 @@ func (r *request) send() (wire.Reply, error) {
 	defer c.Close() //nolint:errcheck // the answer is all that counts
 	conn := wire.NewConn(c, readLimit)
 	var body any = r.call
-	if r.kind == wire.KindLog {
+	switch r.kind { //nolint:exhaustive // all others are calls
+	case wire.KindLog:
 		body = r.entry
+	case wire.KindFailure:
+		body = r.failure
 	}
 	if err := conn.Write(r.kind, 1, body); err != nil {
 		return reply, fmt.Errorf("ask the node: %w", err)

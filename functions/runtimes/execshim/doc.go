@@ -9,6 +9,9 @@
 // message, and a status other than 0 is a failure. Standard error goes to the
 // function's log; its end is told with a failure.
 //
+// edgefn-ctl reject and edgefn-ctl retry make a failure of the run whatever its
+// status: one that is not tried again, or not before a time.
+//
 // State, messages, events for other functions, lines and sensors go by the
 // program edgefn-ctl, which is the same binary under another name (Ctl). It
 // speaks the frames of package wire over a Unix socket, named in EDGEFN_CTL, to

@@ -74,7 +74,16 @@ func (d *door) answer(c *wire.Conn) {
 				_ = c.Write(answer.Kind, f.ID, answer.Body)
 				return
 			}
-		case wire.KindHello, wire.KindEvent, wire.KindResult, wire.KindFailure, wire.KindOK, wire.KindError:
+		case wire.KindFailure:
+			var asked wire.Failure
+			if err = f.Into(&asked); err == nil {
+				err = d.n.ask(asked)
+			}
+			if err == nil {
+				_ = c.Write(wire.KindOK, f.ID, wire.Reply{})
+				return
+			}
+		case wire.KindHello, wire.KindEvent, wire.KindResult, wire.KindOK, wire.KindError:
 			fallthrough
 		default:
 			err = os.ErrInvalid

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,7 +18,13 @@ import (
 	"github.com/edgefn/edgefn/functions/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is edgefn-ctl for the programs of the tests, under that name.
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "edgefn-ctl" {
+		os.Exit(Ctl(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestLook(t *testing.T) {
 	dir := t.TempDir()
@@ -114,7 +121,7 @@ func TestProgram(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			out, fail := p.run()
+			out, _, fail := p.run()
 			if string(out) != tt.out {
 				t.Errorf("output is %d bytes %.40q, want %d bytes %.40q", len(out), out, len(tt.out), tt.out)
 			}
@@ -278,7 +285,7 @@ func TestCtlUsage(t *testing.T) {
 		"publish t x --id 1", "state", "state frob", "state get", "state get a b", "state put k", "state put k a b", "state delete",
 		"state list a b", "line", "line relay", "line relay frob", "line relay set", "line relay set 1", "line relay set on off",
 		"line relay pulse", "line relay pulse 200", "line relay pulse 0.5ms", "line relay pulse 1s 2s", "line relay get x", "line relay get -r",
-		"line relay release now", "sensor", "sensor greenhouse", "sensor greenhouse get", "sensor greenhouse read x", "invoke", "invoke f x -r", "log", "log info", "log loud x",
+		"line relay release now", "sensor", "sensor greenhouse", "sensor greenhouse get", "sensor greenhouse read x", "retry", "retry 30", "retry soon", "retry -30s", "retry 24h0.001s", "retry 25h busy", "invoke", "invoke f x -r", "log", "log info", "log loud x",
 	} {
 		var out, errs bytes.Buffer
 		if status := Ctl(strings.Fields(args), strings.NewReader(""), &out, &errs); status != exUsage || out.Len() > 0 || errs.Len() == 0 {
@@ -300,6 +307,97 @@ func TestServeSaysWhatDoesNotLoad(t *testing.T) {
 	var b wire.Failure
 	if err = errors.Join(err, f.Into(&b)); err != nil || f.Kind != wire.KindFailure || b.Kind != "load" {
 		t.Errorf("got %s %+v, %v, want a failure of kind load", f.Kind, b, err)
+	}
+}
+
+// What a program says of its event counts for that event alone, whatever its
+// exit.
+func TestServeOutcomes(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(self, filepath.Join(dir, "edgefn-ctl")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CTL", filepath.Join(dir, "edgefn-ctl"))
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("EDGEFN_ISOLATION", "instance")
+	ours, theirs := net.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- serve(theirs, []string{"/bin/sh", "-c", `ctl() { "$CTL" "$@"; }; eval "$(cat)"`})
+		_ = theirs.Close()
+	}()
+	c := wire.NewConn(ours, readLimit)
+	if f, err := c.Read(); err != nil || f.Kind != wire.KindHello {
+		t.Fatal(f.Kind, err)
+	}
+	long := strings.Repeat("x", maxReason)
+	tests := []struct {
+		script string
+		want   wire.Failure // of no kind: there is a result
+	}{
+		{"ctl reject no zone of that name", wire.Failure{Kind: "rejected", Message: "no zone of that name"}},
+		{"echo fine", wire.Failure{}},
+		{"ctl reject; echo why >&2; exit 3", wire.Failure{Kind: "rejected", Message: "the program rejected the event", Detail: "why\n"}},
+		{"ctl reject -- -5 is too low; kill -9 $$", wire.Failure{Kind: "rejected", Message: "-5 is too low"}},
+		{"ctl reject -5 is too low", wire.Failure{Kind: "rejected", Message: "-5 is too low"}},
+		{"ctl reject " + long + "x", wire.Failure{Kind: "rejected", Message: long + " ..."}},
+		{"ctl retry 30s 'the valve\nis moving'; yes", wire.Failure{Kind: "raised", Message: "the valve is moving", RetryAfterMS: 30000}},
+		{"ctl retry 1500us", wire.Failure{Kind: "raised", Message: "the program asked for another attempt", RetryAfterMS: 2}},
+		{"ctl retry 24h x", wire.Failure{Kind: "raised", Message: "x", RetryAfterMS: 86400000}},
+		{"ctl retry 0s x", wire.Failure{Kind: "raised", Message: "x"}},
+		{"ctl retry 30s x; ctl reject y", wire.Failure{Kind: "rejected", Message: "y"}},
+		{"ctl retry 24h1ns busy 2>/dev/null", wire.Failure{Kind: "raised", Message: "edgefn-ctl retry 24h1ns: write a time of 0s to 24h, such as 30s or 5m"}},
+		{"ctl retry 2>/dev/null; exit 0", wire.Failure{Kind: "raised", Message: "edgefn-ctl retry needs a time of 0s to 24h, such as 30s or 5m"}},
+		{"echo fine again", wire.Failure{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.script[:min(30, len(tt.script))], func(t *testing.T) {
+			if err := c.Write(wire.KindEvent, 1, wire.EventBody{Event: map[string]any{"data": []byte(tt.script)}}); err != nil {
+				t.Fatal(err)
+			}
+			f, err := c.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got wire.Failure
+			if f.Kind == wire.KindFailure {
+				err = f.Into(&got)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+				t.Errorf("%s, %v (-want +got):\n%s", f.Kind, err, diff)
+			}
+		})
+	}
+	_ = ours.Close()
+	if err := <-done; err != nil && !gone(err) {
+		t.Error(err)
+	}
+}
+
+// Whoever reaches the socket may say only what a program may.
+func TestAskRefuses(t *testing.T) {
+	n := &node{running: true}
+	for _, f := range []wire.Failure{
+		{},
+		{Kind: "result"},
+		{Kind: "load"},
+		{Kind: "transient"},
+		{Kind: "rejected", Message: strings.Repeat("x", 1<<20)},
+		{Kind: "raised", RetryAfterMS: -1},
+		{Kind: "raised", RetryAfterMS: 86400001},
+		{Kind: "raised", RetryAfterMS: math.MaxInt64},
+	} {
+		if err := n.ask(f); err == nil || n.asked != nil {
+			t.Errorf("%.100v was taken", f)
+		}
+	}
+	n.end()
+	if err := n.ask(wire.Failure{Kind: "rejected"}); !errors.Is(err, errOver) {
+		t.Errorf("after its end: %v, want errOver", err)
 	}
 }
 

@@ -93,8 +93,9 @@ func (p *program) tooLong() *wire.Failure {
 	return &wire.Failure{Kind: "result", Message: fmt.Sprintf("%s wrote more to its output than the %d bytes that a result may have", p.argv[0], p.limit)}
 }
 
-// run runs the program to its end.
-func (p *program) run() ([]byte, *wire.Failure) {
+// run runs the program to its end. It returns what it wrote: its output, if it
+// did not fail, and the end of standard error.
+func (p *program) run() (output []byte, stderr string, fail *wire.Failure) {
 	cmd := &exec.Cmd{Path: p.path, Args: p.argv, Env: p.env, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
 	var files []*os.File
 	defer func() {
@@ -114,7 +115,7 @@ func (p *program) run() ([]byte, *wire.Failure) {
 	outR, outW := pipe()
 	errR, errW := pipe()
 	if len(files) != 6 {
-		return nil, &wire.Failure{Kind: "raised", Message: "start " + p.argv[0] + ": no descriptors left for its pipes"}
+		return nil, "", &wire.Failure{Kind: "raised", Message: "start " + p.argv[0] + ": no descriptors left for its pipes"}
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = inR, outW, errW
 	if err := cmd.Start(); err != nil {
@@ -122,7 +123,7 @@ func (p *program) run() ([]byte, *wire.Failure) {
 		if errors.Is(err, syscall.ENOEXEC) {
 			hint = " (a script begins with a line such as #!/bin/sh; a binary is built for this node's architecture)"
 		}
-		return nil, &wire.Failure{Kind: "raised", Message: fmt.Sprintf("start %s: %v%s", p.argv[0], errors.Unwrap(err), hint)}
+		return nil, "", &wire.Failure{Kind: "raised", Message: fmt.Sprintf("start %s: %v%s", p.argv[0], errors.Unwrap(err), hint)}
 	}
 	for _, f := range []*os.File{inR, outW, errW} {
 		_ = f.Close() // the program's ends
@@ -158,15 +159,16 @@ func (p *program) run() ([]byte, *wire.Failure) {
 	for range cap(done) {
 		<-done
 	}
+	stderr = last.String()
 	switch {
 	case int64(out.Len()) > p.limit:
-		return nil, p.tooLong()
+		return nil, stderr, p.tooLong()
 	case err != nil:
-		return nil, p.failed(err, cmd.ProcessState, last.String())
+		return nil, stderr, p.failed(err, cmd.ProcessState, stderr)
 	case out.Len() == 0:
-		return nil, nil
+		return nil, stderr, nil
 	}
-	return out.Bytes(), nil
+	return out.Bytes(), stderr, nil
 }
 
 func (p *program) failed(err error, st *os.ProcessState, stderr string) *wire.Failure {

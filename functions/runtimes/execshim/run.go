@@ -17,7 +17,7 @@ import (
 )
 
 // SDK is the version of the shim, as its hello says.
-const SDK = "2"
+const SDK = "3"
 
 const (
 	socketFD = 3
@@ -91,8 +91,11 @@ func serve(rw io.ReadWriter, argv []string) error {
 			path: path, argv: argv, limit: n.limit.Load(),
 			env: environ(os.Environ(), body, socket), data: dataOf(body),
 		}
-		out, fail := p.run()
-		n.end()
+		out, stderr, fail := p.run()
+		if asked := n.end(); asked != nil {
+			asked.Detail = stderr
+			fail = asked
+		}
 		if fail == nil {
 			err = n.write(wire.KindResult, id, wire.Result{Data: out})
 			if errors.Is(err, wire.ErrTooLong) {
@@ -162,6 +165,7 @@ type node struct {
 	calling sync.Mutex // held from a call until its answer
 	running bool       // guarded by calling: an invocation is under way
 	calls   uint64
+	asked   *wire.Failure // guarded by calling: how the program wants to fail; nil: it is as it exits
 }
 
 func (n *node) write(kind wire.Kind, id uint64, body any) error {
@@ -194,7 +198,7 @@ func (n *node) event() (uint64, wire.EventBody, error) {
 	}
 	n.calling.Lock()
 	defer n.calling.Unlock()
-	n.running = true
+	n.running, n.asked = true, nil
 	return f.ID, body, nil
 }
 
@@ -214,9 +218,11 @@ func (n *node) call(kind wire.Kind, body any) (wire.Frame, error) {
 	return n.conn.Read()
 }
 
-// end refuses further calls, once the one under way has its answer.
-func (n *node) end() {
+// end refuses further calls, once the one under way has its answer. It returns
+// how the program asked to fail, or nil.
+func (n *node) end() *wire.Failure {
 	n.calling.Lock()
 	defer n.calling.Unlock()
 	n.running = false
+	return n.asked
 }

@@ -15,7 +15,11 @@
  * What it returns goes to the function's output: bytes and strings as they
  * are, anything else as JSON; undefined and null mean that there is no output
  * message. What it throws is a failure: the event is tried again, and nothing
- * that it wrote, published, invoked or commanded takes place.
+ * that it wrote, published, invoked or commanded takes place. Two failures say
+ * how it goes on:
+ *
+ *     throw ctx.reject("no zone of that name");             // never again: to the dead letters
+ *     throw ctx.retry("the valve is moving", { after: 30 }); // again, in 30 seconds or later
  *
  * console goes to the function's log, and so does ctx.log. For an editor that
  * checks types, copy this file beside the function and write
@@ -110,6 +114,18 @@ export interface Sensor {
   read(): Promise<Record<string, number>>;
 }
 
+/** What Context.reject makes. */
+export interface Rejected extends Error {
+  readonly name: "Rejected";
+}
+
+/** What Context.retry makes. */
+export interface RetryAfter extends Error {
+  readonly name: "RetryAfter";
+  /** The seconds to the next attempt, at least. */
+  readonly after: number;
+}
+
 /** A log with levels; its arguments are formatted as console.log's. */
 export interface Log {
   debug(...args: unknown[]): void;
@@ -157,6 +173,27 @@ export interface Context {
    * be granted (grants: invoke).
    */
   invoke(name: string, data?: unknown, options?: { type?: string; subject?: string; id?: string }): Promise<string>;
+  /**
+   * The error that says "never again": throw ctx.reject("no zone of that name").
+   * The event goes to the dead letters at once, with the reason, and is not tried
+   * again. It is only so if the error leaves the handler: made without throw it
+   * does nothing, and a catch between swallows it. A stack is kept if there is a
+   * cause. Throws a TypeError if the reason is not a string.
+   */
+  reject(why: string, options?: { cause?: unknown }): Rejected;
+  /**
+   * The error that says "again, but later": throw ctx.retry("the valve is
+   * moving", { after: 30 }). after is in seconds, 0 to 86400 (24 h), fractions
+   * too; it is rounded up to a millisecond. The next attempt comes no sooner than
+   * that; 0 leaves it to edgefn.yaml (retry). This attempt counts: behind the
+   * last one the event goes to the dead letters. It is only so if the error
+   * leaves the handler, as with reject.
+   *
+   * Throws a TypeError if after is no number or the reason is not a string, a
+   * RangeError if after is negative, more than 86400 or NaN. Such an error that
+   * leaves the handler is a failure like any other.
+   */
+  retry(why: string, options: { after: number; cause?: unknown }): RetryAfter;
   /** The line of that name, which must be granted (grants: lines). */
   line(name: string): Line;
   /** The sensor of that name, which must be granted (grants: sensors). */

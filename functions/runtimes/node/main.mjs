@@ -5,9 +5,9 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { Wire, VERSION, FD, MAX_FRAME } from "./wire.mjs";
-import { Event, Context, payload } from "./sdk.mjs";
+import { Event, Context, Rejected, RetryAfter, payload } from "./sdk.mjs";
 
-const SDK = "2";
+const SDK = "3";
 const here = import.meta.url.slice(0, import.meta.url.lastIndexOf("/") + 1);
 const herePath = decodeURIComponent(here.slice("file://".length));
 
@@ -71,8 +71,22 @@ function clip(text, most) {
     : `${text.slice(0, most / 4)}\n... ${text.length - most} characters left out ...\n${text.slice((-most * 3) / 4)}`;
 }
 
-function fail(id, kind, message, detail, sent) {
-  wire.write("failure", id, { kind, message: clip(message, 2000), detail: clip(detail, 16384) }, sent);
+function fail(id, kind, message, detail, sent, retryAfterMs) {
+  const body = { kind, message: clip(message, 2000), detail: clip(detail, 16384), retry_after_ms: retryAfterMs || undefined };
+  wire.write("failure", id, body, sent);
+}
+
+/** Tells the node what the handler of event id threw. */
+function failThrown(id, error, sent) {
+  const reason = () => String(error.message).split(/\s+/).filter(Boolean).join(" ");
+  if (error instanceof Rejected) {
+    // Where it was thrown says little; its cause may say much.
+    fail(id, "rejected", reason(), error.cause === undefined ? "" : ownStack(error), sent);
+  } else if (error instanceof RetryAfter) {
+    fail(id, "raised", reason(), ownStack(error), sent, RetryAfter.milliseconds(error));
+  } else {
+    fail(id, "raised", oneLine(error), ownStack(error), sent);
+  }
 }
 
 /** The nearest of names to name, as a question for its author. */
@@ -205,7 +219,7 @@ async function serve(id, body) {
       }
       fatal = isFatal;
       ended();
-      fail(id, "raised", oneLine(error), ownStack(error), sent);
+      failThrown(id, error, sent);
     },
   };
   const { failed } = current;

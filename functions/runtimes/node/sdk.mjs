@@ -42,6 +42,47 @@ function text(what, value) {
   return value;
 }
 
+const MOST_SECONDS = 86400;
+
+/** The handler says that its event can never succeed. */
+export class Rejected extends Error {
+  constructor(why, options) {
+    super(text("the reason", why) || "the handler rejected the event", options);
+  }
+
+  get name() {
+    return "Rejected";
+  }
+}
+
+/** The handler wants its event again, but not at once. */
+export class RetryAfter extends Error {
+  #after;
+
+  constructor(why, after, options) {
+    super(text("the reason", why) || "the handler asked for another attempt", options);
+    if (typeof after !== "number" || !(after >= 0 && after <= MOST_SECONDS)) {
+      const given = typeof after === "number" ? after : after === null ? "null" : typeof after;
+      const wrong = typeof after === "number" ? RangeError : TypeError;
+      throw new wrong(`after is a number of seconds from 0 to ${MOST_SECONDS} (24 h), not ${given}`);
+    }
+    this.#after = after;
+  }
+
+  get name() {
+    return "RetryAfter";
+  }
+
+  get after() {
+    return this.#after;
+  }
+
+  /** The time in whole milliseconds, no fewer than asked for. */
+  static milliseconds(e) {
+    return Math.ceil(e.#after * 1000);
+  }
+}
+
 const KNOWN = new Set(["specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"]);
 
 export class Event {
@@ -200,6 +241,14 @@ export class Context {
       id: text("an id", id),
     });
     return answer.id ?? "";
+  }
+
+  reject(why, { cause } = {}) {
+    return new Rejected(why, cause === undefined ? undefined : { cause });
+  }
+
+  retry(why, { after, cause } = {}) {
+    return new RetryAfter(why, after, cause === undefined ? undefined : { cause });
   }
 
   line(name) {

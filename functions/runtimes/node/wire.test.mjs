@@ -8,7 +8,7 @@ import os from "node:os";
 import path from "node:path";
 import test from "node:test";
 import { decode, encode } from "./wire.mjs";
-import { Event, payload } from "./sdk.mjs";
+import { Context, Event, RetryAfter, payload } from "./sdk.mjs";
 
 // From RFC 8949, appendix A.
 const examples = {
@@ -81,6 +81,29 @@ test("event", () => {
   assert.deepEqual(event.extensions, { mqttqos: "1" });
   assert.equal(new Event().time, undefined);
   assert.throws(() => new Event("no json").json(), SyntaxError);
+});
+
+test("reject and retry", () => {
+  const ctx = new Context({}, {});
+  const rejected = ctx.reject("no zone");
+  assert.equal(String(rejected), "Rejected: no zone");
+  assert.ok(rejected instanceof Error && rejected.stack.startsWith("Rejected: no zone") && !("cause" in rejected));
+  assert.equal(ctx.reject("").message, "the handler rejected the event");
+  assert.throws(() => ctx.reject(new Error("no zone")), /the reason is a string, not object/);
+  const cause = new Error("it broke");
+  assert.equal(ctx.reject("x", { cause }).cause, cause);
+  assert.equal(ctx.retry("x", { after: 1, cause }).cause, cause);
+  assert.equal(String(ctx.retry("busy", { after: 30 })), "RetryAfter: busy");
+  for (const [after, ms] of [[0, 0], [0.0001, 1], [0.001, 1], [1.0015, 1002], [2.3, 2300], [30, 30000], [86400, 86400000]]) {
+    const e = ctx.retry("busy", { after });
+    assert.deepEqual([e.after, RetryAfter.milliseconds(e)], [after, ms]);
+  }
+  for (const after of [-1, -0.001, 86400.001, NaN, Infinity, 2 ** 70]) {
+    assert.throws(() => ctx.retry("busy", { after }), { name: "RangeError", message: `after is a number of seconds from 0 to 86400 (24 h), not ${after}` });
+  }
+  for (const after of ["30", null, undefined, true, 30n, {}]) {
+    assert.throws(() => ctx.retry("busy", { after }), { name: "TypeError", message: /from 0 to 86400 \(24 h\), not / });
+  }
 });
 
 /** Starts an instance and returns its first frame. */

@@ -13,7 +13,7 @@ import unittest
 from datetime import datetime, timedelta, timezone
 
 import edgefn
-from edgefn import _wire
+from edgefn import _run, _wire
 
 
 class Codec(unittest.TestCase):
@@ -84,6 +84,62 @@ class Event(unittest.TestCase):
         self.assertEqual((event.subject, event.id, event.type), ("x", "", ""))
         with self.assertRaises(ValueError):
             edgefn.Event(b"no json").json()
+
+
+class Outcome(unittest.TestCase):
+    """What a handler's own exceptions say; what the node hears is in functions/functionstest."""
+
+    def setUp(self):
+        self.ctx = edgefn.Context(None, {})
+
+    def test_reject(self):
+        e = self.ctx.reject("no zone")
+        self.assertIsInstance(e, edgefn.Rejected)
+        self.assertEqual(_run._failure(e), ("rejected", "no zone", "", 0))
+        self.assertEqual(_run._failure(self.ctx.reject("")), ("rejected", "the handler rejected the event", "", 0))
+        self.assertEqual(_run._failure(edgefn.Rejected("a\nb"))[1], "a b")
+        with self.assertRaises(TypeError):
+            self.ctx.reject(ValueError("no zone"))
+
+    def test_reject_of_another(self):
+        for raised, shown in (
+            ("raise self.ctx.reject('x')", False),
+            ("raise self.ctx.reject('x') from ValueError('it broke')", True),
+            ("try:\n  int('it broke')\nexcept ValueError:\n  raise self.ctx.reject('x')", True),
+            ("try:\n  int('it broke')\nexcept ValueError:\n  raise self.ctx.reject('x') from None", False),
+        ):
+            with self.subTest(raised):
+                try:
+                    exec(raised)
+                except edgefn.Rejected as e:
+                    detail = _run._failure(e)[2]
+                self.assertEqual("it broke" in detail, shown, detail)
+
+    def test_retry(self):
+        e = self.ctx.retry("busy", after=30)
+        self.assertIsInstance(e, edgefn.RetryAfter)
+        self.assertEqual(e.after, 30)
+        self.assertEqual(_run._failure(e), ("raised", "busy", "edgefn.RetryAfter: busy\n", 30000))
+        for after, ms in ((0, 0), (0.0, 0), (0.0001, 1), (0.001, 1), (1.0015, 1002), (2.3, 2300), (86400, 86400000), (86400.0, 86400000)):
+            with self.subTest(after):
+                self.assertEqual(_run._failure(self.ctx.retry("busy", after))[3], ms)
+
+    def test_retry_bounds(self):
+        for after, wrong in (
+            (-1, ValueError), (-0.001, ValueError), (86400.001, ValueError), (1 << 70, ValueError), (float("nan"), ValueError), (float("inf"), ValueError),
+            ("30", TypeError), (None, TypeError), (True, TypeError), (timedelta(seconds=30), TypeError),
+        ):  # fmt: skip
+            with self.subTest(after), self.assertRaisesRegex(wrong, r"from 0 to 86400 \(24 h\), not "):
+                self.ctx.retry("busy", after=after)
+
+    def test_subclass_without_a_time(self):
+        class Busy(edgefn.RetryAfter):
+            def __init__(self):
+                pass
+
+        kind, message, _, ms = _run._failure(Busy())
+        self.assertEqual((kind, ms), ("raised", 0))
+        self.assertIn("after is a number of seconds", message)
 
 
 class Load(unittest.TestCase):

@@ -30,7 +30,8 @@
 // What a handler returns goes to the function's output: []byte and string as
 // they are, anything else as JSON; nil means that there is no output message.
 // An error or a panic is a failure: the event is tried again, and nothing that
-// the handler wrote, published, invoked or commanded takes place.
+// the handler wrote, published, invoked or commanded takes place. Two errors say
+// how it goes on: Reject, never again, and RetryAfter, no sooner than a time.
 //
 // The context ends at the function's timeout. It also carries the invocation:
 // State, Publish, Invoke, Line, Sensor, Log and Info take it. They may be used by
@@ -41,4 +42,4 @@
 package edgefn
 
 // Version is the SDK's own version.
-const Version = "2"
+const Version = "3"

@@ -86,9 +86,9 @@ func (c *conn) serveOne(h Handler) error {
 		if err == nil || errors.As(err, &sys) {
 			return err
 		}
-		fail = &failure{"result", err.Error(), ""}
+		fail = &failure{kind: "result", message: err.Error()}
 	}
-	return c.write("failure", f.id, map[string]any{"kind": fail.kind, "message": fail.message, "detail": clip(fail.detail)})
+	return c.write("failure", f.id, fail.body())
 }
 
 func invocation(l *link, about map[string]any) (context.Context, context.CancelFunc) {
@@ -103,7 +103,10 @@ func invocation(l *link, about map[string]any) (context.Context, context.CancelF
 }
 
 // failure is what a failure frame says.
-type failure struct{ kind, message, detail string }
+type failure struct {
+	kind, message, detail string
+	retryAfter            time.Duration // of raised
+}
 
 const maxMessage = 2000
 
@@ -111,16 +114,12 @@ const maxMessage = 2000
 func protect(ctx context.Context, h Handler, e Event) (v any, fail *failure) {
 	defer func() {
 		if r := recover(); r != nil {
-			fail = &failure{"raised", oneLine(fmt.Sprint("panic: ", r)), ownStack(debug.Stack())}
+			fail = &failure{kind: "raised", message: oneLine(fmt.Sprint("panic: ", r)), detail: ownStack(debug.Stack())}
 		}
 	}()
 	v, err := h(ctx, e)
 	if err != nil {
-		detail := ""
-		if full := fmt.Sprintf("%+v", err); full != err.Error() {
-			detail = full // such as a stack that the error carries
-		}
-		return nil, &failure{"raised", oneLine(err.Error()), detail}
+		return nil, failureOf(err)
 	}
 	return v, nil
 }

@@ -12,8 +12,14 @@ What it returns goes to the function's output: bytes and str as they are,
 anything else as JSON, and None means that there is no output message. An
 `async def` handler works too. What it raises is a failure: the event is tried
 again, and nothing that it wrote, published, invoked or commanded takes place.
+Two failures say how it goes on:
 
-Nothing needs to be imported from here; the names are for type hints:
+    raise ctx.reject("no zone of that name")        # never again: to the dead letters
+    raise ctx.retry("the valve is moving", after=30)  # again, in 30 seconds or later
+
+Both are Exceptions, so an `except Exception` around them swallows them.
+
+Nothing needs to be imported from here; the names are for type hints and tests:
 
     from edgefn import Context, Event
 
@@ -27,8 +33,8 @@ import time
 from edgefn import _wire
 from edgefn._wire import Refused
 
-__all__ = ["Context", "Event", "Line", "Refused", "Sensor", "State"]
-__version__ = "2"
+__all__ = ["Context", "Event", "Line", "Refused", "Rejected", "RetryAfter", "Sensor", "State"]
+__version__ = "3"
 
 _KNOWN = frozenset(("specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"))
 
@@ -55,6 +61,38 @@ def _text(what, value):
     if value is not None and not isinstance(value, str):
         raise TypeError("%s is str, not %s" % (what, type(value).__name__))
     return value
+
+
+class Rejected(Exception):
+    """The handler says that its event can never succeed: Context.reject makes one."""
+
+    def __init__(self, why: str):
+        super().__init__(_text("the reason", why) or "the handler rejected the event")
+
+
+class RetryAfter(Exception):
+    """The handler wants its event again, but not at once: Context.retry makes one."""
+
+    after: "int | float"
+    """The seconds to the next attempt, at least."""
+
+    def __init__(self, why: str, after: "int | float"):
+        super().__init__(_text("the reason", why) or "the handler asked for another attempt")
+        _milliseconds(after)
+        self.after = after
+
+
+_MOST_SECONDS = 86400
+
+
+def _milliseconds(after):
+    """Return the seconds of a retry in whole milliseconds, no fewer than asked for."""
+    wanted = "after is a number of seconds from 0 to %d (24 h), not %r" % (_MOST_SECONDS, after)
+    if not isinstance(after, (int, float)) or isinstance(after, bool):
+        raise TypeError(wanted)
+    if not 0 <= after <= _MOST_SECONDS:  # which a NaN is not either
+        raise ValueError(wanted)
+    return int(-(-after * 1000 // 1))
 
 
 class Event:
@@ -332,6 +370,34 @@ class Context:
     def sensor(self, name: str) -> Sensor:
         """Return the sensor of that name, which edgefn.yaml must grant (grants: sensors)."""
         return Sensor(self._link, _text("a sensor's name", name))
+
+    def reject(self, why: str) -> Rejected:
+        """Return the exception that says "never again": raise ctx.reject("no zone of that name").
+
+        The event goes to the dead letters at once, with the reason, and is not
+        tried again. It is only so if the exception leaves the handler: made
+        without raise it does nothing, and an `except Exception` between
+        swallows it. A traceback is kept if it was raised from another
+        exception, or while one was handled.
+
+        TypeError: the reason is not str.
+        """
+        return Rejected(why)
+
+    def retry(self, why: str, after: "int | float") -> RetryAfter:
+        """Return the exception that says "again, but later": raise ctx.retry("the valve is moving", after=30).
+
+        after is in seconds, 0 to 86400 (24 h), fractions too; it is rounded up
+        to a millisecond. The next attempt comes no sooner than that; 0 leaves
+        it to edgefn.yaml (retry). This attempt counts: behind the last one the
+        event goes to the dead letters. It is only so if the exception leaves
+        the handler, as with reject.
+
+        TypeError: after is no number, or the reason is not str. ValueError:
+        after is negative, more than 86400, or NaN. Such an error that leaves
+        the handler is a failure like any other.
+        """
+        return RetryAfter(why, after)
 
     @property
     def log(self) -> "logging.Logger":  # noqa: F821

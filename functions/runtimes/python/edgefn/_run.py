@@ -207,7 +207,7 @@ def _serve(conn, handler):
         if isinstance(e, (EOFError, BrokenPipeError)) and _is_ours(e):
             raise
         link.end()
-        _fail(conn, number, "raised", _one_line(e), _traceback(e))
+        _fail(conn, number, *_failure(e))
         return
     _end_of_fork(conn)
     link.end()
@@ -251,17 +251,38 @@ def _say(conn, kind, number, body):
     conn.write(kind, number, body)
 
 
-def _fail(conn, number, kind, message, detail):
-    _say(conn, "failure", number, {"kind": kind, "message": _wire.clip(message, 2000), "detail": _wire.clip(detail)})
+def _fail(conn, number, kind, message, detail, retry_after_ms=0):
+    body = {"kind": kind, "message": _wire.clip(message, 2000), "detail": _wire.clip(detail)}
+    if retry_after_ms:
+        body["retry_after_ms"] = retry_after_ms
+    _say(conn, "failure", number, body)
+
+
+def _failure(e):
+    """Return what is told of an exception that left the handler: kind, message, detail, time to the next attempt."""
+    if isinstance(e, edgefn.Rejected):
+        # Where it was raised says little; what it was raised for may say much.
+        caused = e.__cause__ or (e.__context__ and not e.__suppress_context__)
+        return "rejected", _text_of(e), _traceback(e) if caused else "", 0
+    if isinstance(e, edgefn.RetryAfter):
+        try:
+            after = edgefn._milliseconds(getattr(e, "after", None))
+        except (TypeError, ValueError) as wrong:  # the author's own subclass
+            return "raised", "%s: %s" % (_one_line(e), wrong), _traceback(e), 0
+        return "raised", _text_of(e), _traceback(e), after
+    return "raised", _one_line(e), _traceback(e), 0
+
+
+def _text_of(e):
+    try:
+        return " ".join(str(e).split())
+    except Exception as again:  # noqa: BLE001
+        return "(its text raised %s)" % type(again).__name__
 
 
 def _one_line(e):
-    try:
-        text = str(e)
-    except Exception as again:  # noqa: BLE001
-        text = "(its text raised %s)" % type(again).__name__
-    name = type(e).__name__
-    return "%s: %s" % (name, " ".join(text.split())) if text else name
+    text, name = _text_of(e), type(e).__name__
+    return "%s: %s" % (name, text) if text else name
 
 
 def _traceback(e):

@@ -125,6 +125,29 @@ raise)
 	echo "it broke" >&2
 	exit 1
 	;;
+reject)
+	edgefn-ctl state put half "done"
+	edgefn-ctl publish test/half "done"
+	edgefn-ctl reject no zone of that name
+	echo "to standard error" >&2
+	printf "half"
+	;;
+reject-cause)
+	edgefn-ctl reject "no zone of that name"
+	echo "something else" >&2
+	exit 3
+	;;
+reject-and-retry)
+	edgefn-ctl reject "the first words"
+	edgefn-ctl retry 5m -- the last words
+	;;
+retry)
+	edgefn-ctl publish test/half "done"
+	edgefn-ctl retry "$(cat)s" "the valve
+		is moving" || [ $? = 2 ]
+	printf "half"
+	;;
+retry-no-number) edgefn-ctl retry soon || true ;;
 status)
 	echo "some words" >&2
 	echo "the last words" >&2

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 
 	edgefn "github.com/edgefn/edgefn-go"
 )
@@ -21,6 +22,10 @@ func handle(ctx context.Context, e edgefn.Event) (any, error) {
 	switch e.Type {
 	case "raise":
 		return nil, errors.New("it broke")
+	case "reject":
+		return nil, edgefn.Reject(errors.New("no zone of that name"))
+	case "retry":
+		return nil, edgefn.RetryAfter(errors.New("the valve is moving"), 30*time.Second)
 	case "late":
 		late = context.WithoutCancel(ctx)
 		return nil, nil

@@ -151,6 +151,19 @@ func handle(ctx context.Context, e edgefn.Event) (any, error) {
 		return os.ReadFile(dir + "/token")
 	case "raise":
 		return nil, fmt.Errorf("read the sensor: %w", errors.New("it broke"))
+	case "reject":
+		if err := errors.Join(edgefn.State(ctx).Put("half", []byte("done")), edgefn.Publish(ctx, "test/half", "done")); err != nil {
+			return nil, nil // which the test sees as a success
+		}
+		return "half", edgefn.Reject(errors.New("no zone of that name"))
+	case "reject-cause":
+		return nil, fmt.Errorf("find the zone: %w", edgefn.Reject(errors.New("no zone of that name")))
+	case "retry":
+		after, err := time.ParseDuration(e.Text() + "s")
+		if err != nil {
+			return nil, nil // which the test sees as a success
+		}
+		return nil, edgefn.RetryAfter(errors.New("the valve is moving"), after)
 	case "panic":
 		brokenPart()
 	case "exit":

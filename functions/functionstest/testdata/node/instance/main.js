@@ -7,6 +7,10 @@ exports.handle = async (event, ctx) => {
   switch (event.type) {
     case "raise":
       throw new Error("it broke");
+    case "reject":
+      throw ctx.reject("no zone of that name");
+    case "retry":
+      throw ctx.retry("the valve is moving", { after: 30 });
     case "late":
       late = ctx;
       return undefined;

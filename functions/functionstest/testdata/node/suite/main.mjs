@@ -155,6 +155,31 @@ export async function handle(event, ctx) {
     case "raise":
       brokenPart();
       break;
+    case "reject":
+      await ctx.state.put("half", "done");
+      await ctx.publish("test/half", "done");
+      throw ctx.reject("no zone of that name");
+    case "reject-cause":
+      try {
+        brokenPart();
+      } catch (cause) {
+        throw ctx.reject("no zone of that name", { cause });
+      }
+      break;
+    case "reject-not-awaited":
+      (async () => {
+        throw ctx.reject("no zone of that name");
+      })();
+      return "not rejected";
+    case "retry":
+      await ctx.publish("test/half", "done");
+      throw ctx.retry("the valve is moving", { after: { nan: NaN, inf: Infinity }[event.text()] ?? Number(event.text()) });
+    case "retry-no-number":
+      for (const wrong of [true, null, undefined, 30n]) {
+        if (!(await errorOf(() => ctx.retry("x", { after: wrong }))).includes("is a number of seconds")) return `a retry took ${wrong}`;
+      }
+      if (!(await errorOf(() => ctx.retry("x"))).includes("is a number of seconds")) return "a retry took no time";
+      throw ctx.retry("the valve is moving", { after: "30" });
     case "exit":
       process.exit(3);
       break;

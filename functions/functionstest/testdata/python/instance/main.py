@@ -18,6 +18,10 @@ async def handle(event, ctx):
     SEEN += 1
     if event.type == "raise":
         raise ValueError("it broke")
+    if event.type == "reject":
+        raise ctx.reject("no zone of that name")
+    if event.type == "retry":
+        raise ctx.retry("the valve is moving", after=30)
     if event.type == "late":
         LATE = threading.Thread(target=later, args=(ctx,))
         LATE.start()

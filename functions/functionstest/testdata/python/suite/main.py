@@ -161,6 +161,26 @@ def handle(event, ctx):
             return f.read()
     if what == "raise":
         broken_part()
+    if what == "reject":
+        ctx.state["half"] = b"done"
+        ctx.publish("test/half", "done")
+        raise ctx.reject("no zone of that name")
+    if what == "reject-cause":
+        try:
+            broken_part()
+        except ValueError:
+            raise ctx.reject("no zone of that name")  # noqa: B904 - the context is enough
+    if what == "retry":
+        ctx.publish("test/half", "done")
+        raise ctx.retry("the valve is moving", after=float(event.text()))
+    if what == "retry-no-number":
+        for wrong in (True, None):
+            try:
+                ctx.retry("the valve is moving", after=wrong)
+                return "a retry took %r" % (wrong,)
+            except TypeError:
+                pass
+        raise ctx.retry("the valve is moving", after="30")
     if what == "exit":
         os._exit(3)
     if what == "leaves-a-child":
