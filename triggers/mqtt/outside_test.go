@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -525,6 +526,22 @@ func TestMosquittoWithLimits(t *testing.T) {
 				t.Errorf("QoS 2: got %v, want %v", err, c.big)
 			}
 		})
+	}
+}
+
+// Over MQTT 5 the broker says that a topic is not allowed; over 3.1.1 it
+// acknowledges and drops the message, and nobody can tell.
+func TestMosquittoWithAccessRules(t *testing.T) {
+	acl := write(t, filepath.Join(t.TempDir(), "acl"), "topic readwrite out/#\n")
+	b := mosquittotest.Start(t, mosquittotest.Config{Lines: []string{"acl_file " + acl}})
+	p := publisher(t, b.URL())
+	for qos := byte(1); qos <= 2; qos++ {
+		err := p.Publish(t.Context(), "secret", nil, qos, false)
+		if !errors.Is(err, mqtt.ErrRefused) {
+			t.Errorf("QoS %d: got %v, want ErrRefused", qos, err)
+		}
+		wantText(t, err, `"secret"`, `"plant"`, "0x87", "not authorized")
+		publish(t, p, "out/x", "x", qos)
 	}
 }
 
