@@ -271,8 +271,8 @@ func TestRogueBroker(t *testing.T) {
 		suback func(id []byte) []byte
 		want   string
 	}{
-		{"two codes for one filter", func(id []byte) []byte { return []byte{0x90, 4, id[0], id[1], 1, 1} }, "no MQTT 3.1.1"},
-		{"none", func(id []byte) []byte { return []byte{0x90, 2, id[0], id[1]} }, "no MQTT 3.1.1"},
+		{"two codes for one filter", func(id []byte) []byte { return []byte{0x90, 4, id[0], id[1], 1, 1} }, "no valid MQTT"},
+		{"none", func(id []byte) []byte { return []byte{0x90, 2, id[0], id[1]} }, "no valid MQTT"},
 		{"QoS 3", func([]byte) []byte { return []byte{0x36, 5, 0, 1, 'a', 0, 1} }, "QoS 3"},
 		{"endless length", func([]byte) []byte { return []byte{0x30, 0xff, 0xff, 0xff, 0xff, 1} }, "four bytes"},
 		{"unknown type", func([]byte) []byte { return []byte{0xf0, 0} }, "lost"},

@@ -31,6 +31,9 @@ type Broker struct {
 	KeyFile      string `yaml:"key"`           // PEM, its key
 	Username     string `yaml:"username"`      // empty: none
 	PasswordFile string `yaml:"password_file"` // its trailing line end does not count
+	// Version is the MQTT that messages are published in: 3.1.1 or 5. Empty or
+	// auto: 5 where the broker speaks it, else 3.1.1. A Source speaks 3.1.1.
+	Version string `yaml:"version"`
 }
 
 // Validate reports every fault at once, each with the field's path in the
@@ -60,6 +63,9 @@ func (b Broker) Validate() error {
 	}
 	if b.PasswordFile != "" && b.Username == "" {
 		faults = append(faults, fmt.Errorf("%s: is missing; MQTT 3.1.1 has no password without a user name", field("username")))
+	}
+	if err := checkVersion(b.Version); err != nil {
+		faults = append(faults, fmt.Errorf("%s: %w", field("version"), err))
 	}
 	return errors.Join(faults...)
 }

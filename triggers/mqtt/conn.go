@@ -18,12 +18,15 @@ const (
 	packetConnack = 2
 	packetPublish = 3
 	packetPubrel  = 6
+	packetPubcomp = 7
 	packetSuback  = 9
+	packetPong    = 13
+	packetGoodbye = 14
 )
 
-// errBadPacket is what a broker gets that sends what is no MQTT 3.1.1. The
-// client library would panic or wait on it.
-var errBadPacket = errors.New("the broker sent a packet that is no MQTT 3.1.1")
+// errBadPacket is what a broker gets that sends what is no MQTT 3.1.1, or not
+// the MQTT 5 that was asked for. The client libraries would panic or wait on it.
+var errBadPacket = errors.New("the broker sent a packet that is no valid MQTT")
 
 // conn is the network connection under the client library. It gives each write
 // a deadline, reads through a buffer (the library reads headers byte by byte),
@@ -86,10 +89,11 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// scanner follows the packets in a stream of bytes (MQTT 3.1.1, section 2.2)
-// and keeps of each no more than its first bytes.
+// scanner follows the packets in a stream of bytes (MQTT 3.1.1, section 2.2; 5,
+// section 2.1) and keeps of each no more than its first bytes.
 type scanner struct {
-	watch func(kind byte, body []byte) // a CONNACK or a PUBREL, whole
+	watch func(kind byte, body []byte) // the first bytes of a CONNACK or a PUBREL; in 3.1.1 that is all of it
+	five  bool                         // MQTT 5, to one who only publishes
 
 	kind   byte
 	state  scanState
@@ -112,7 +116,7 @@ func (s *scanner) write(p []byte) error {
 	for len(p) > 0 {
 		switch s.state {
 		case scanHeader:
-			*s = scanner{watch: s.watch, kind: p[0] >> 4, state: scanLength}
+			*s = scanner{watch: s.watch, five: s.five, kind: p[0] >> 4, state: scanLength}
 			if s.kind == packetPublish && p[0]&0x06 == 0x06 { // [MQTT-3.3.1-4]
 				return fmt.Errorf("%w: a message with QoS 3", errBadPacket)
 			}
@@ -143,6 +147,21 @@ func (s *scanner) write(p []byte) error {
 }
 
 func (s *scanner) begin() error {
+	check := s.check311
+	if s.five {
+		check = s.check5
+	}
+	if err := check(); err != nil {
+		return err
+	}
+	s.state = scanBody
+	if s.remain == 0 {
+		s.end()
+	}
+	return nil
+}
+
+func (s *scanner) check311() error {
 	want := 0
 	switch s.kind {
 	case packetConnack, packetPubrel:
@@ -153,9 +172,19 @@ func (s *scanner) begin() error {
 	if want != 0 && s.remain != want {
 		return fmt.Errorf("%w: a packet of type %d has %d bytes, not %d", errBadPacket, s.kind, s.remain, want)
 	}
-	s.state = scanBody
-	if s.remain == 0 {
-		s.end()
+	return nil
+}
+
+// check5 refuses what the library of MQTT 5 would allocate without bound for,
+// or what nobody asked for.
+func (s *scanner) check5() error {
+	switch {
+	case s.remain > maxIncoming:
+		return fmt.Errorf("%w: a packet of type %d has %d bytes, more than the %d that were allowed", errBadPacket, s.kind, s.remain, maxIncoming)
+	case s.kind == packetConnack && s.remain < 2:
+		return fmt.Errorf("%w: a CONNACK of %d bytes", errBadPacket, s.remain)
+	case (s.kind < packetConnack || s.kind > packetPubcomp) && s.kind != packetPong && s.kind != packetGoodbye:
+		return fmt.Errorf("%w: its type is %d", errBadPacket, s.kind)
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package mqtt makes events of the messages of any MQTT 3.1.1 broker, and
 // publishes what functions send. It is the only place that knows the client
-// library, paho.mqtt.golang. The broker inside the node is in broker/ and
-// builds its events with Event of this package.
+// libraries, paho.mqtt.golang and, for MQTT 5, paho.golang. The broker inside the
+// node is in broker/ and builds its events with Event of this package.
 //
 // A Source is one connection for one trigger, with a persistent session and a
 // stable client id (ClientID). It acknowledges a message when its event is
@@ -32,10 +32,32 @@
 // packet id may already name another one. Events with an id of their own take
 // effect once in any case.
 //
+// A Publisher tells of each message what became of it, so that whoever keeps the
+// messages can set one aside that the broker does not take:
+//
+//	nil          acknowledged
+//	ErrOffline   nothing is wrong with the message
+//	ErrRefused   the broker said no, or had said before what it takes
+//	ErrHungUp    the connection ended while the message was in flight
+//	ErrNoAnswer  the caller's context was done
+//
+// Only MQTT 5 has words for a refusal, and a CONNACK that says what the broker
+// takes. So a Publisher asks for MQTT 5 and goes back to 3.1.1 where the broker
+// does not speak it. Over 3.1.1 brokers hang up, and all that was in flight is
+// suspect: PublishAlone sends a suspect over a connection of its own. A message
+// of QoS 0 is given up once it is written; a hang-up on it makes others suspect.
+//
 // Steps around what the parts do: the client library reconnects with its own
 // rhythm, keeps state between connections and drops acknowledgements of an
 // earlier one, so each connection gets a client of its own with a store that
 // keeps nothing, and the loop around it is ours. It writes acknowledgements
 // and pings without a deadline and panics on a SUBACK that is too long: the
 // connection underneath it (conn) sets the deadline and refuses such a packet.
+//
+// The library for MQTT 5 takes a length of any number of bytes and allocates up
+// to 256 MiB on a broker's word (the scanner refuses both), writes a packet in
+// four pieces (conn5 gathers them), panics when a PUBREC meets the end of the
+// connection (session keeps them apart) and on an authentication method that
+// nobody asked for (noAuth), does not tell a message in flight of a DISCONNECT
+// (link5.publish does), and returns no error with a PUBREC that refuses.
 package mqtt

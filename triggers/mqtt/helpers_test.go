@@ -158,7 +158,7 @@ func publish(t *testing.T, p *mqtt.Publisher, topic, data string, qos byte) {
 func publishUntil(ctx context.Context, p *mqtt.Publisher, topic, data string) error {
 	for {
 		err := p.Publish(ctx, topic, []byte(data), 1, false)
-		if err == nil || !errors.Is(err, mqtt.ErrOffline) || ctx.Err() != nil {
+		if again := errors.Is(err, mqtt.ErrOffline) || errors.Is(err, mqtt.ErrHungUp); !again || ctx.Err() != nil {
 			return err
 		}
 		time.Sleep(5 * time.Millisecond)

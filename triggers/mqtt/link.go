@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"sync"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -61,30 +60,38 @@ func (ignore) lost()                   {}
 
 // link is one connection: it is made, it ends, and is not used again.
 type link struct {
+	ending
 	client paho.Client
 	conn   *conn
-	down   chan struct{} // closed when the link has ended
+}
 
-	mu  sync.Mutex
-	err error // why; set before down is closed
+var _ wire = (*link)(nil)
+
+// dial reads the password and opens the network connection.
+func (c linkConfig) dial(ctx context.Context) (password string, nc net.Conn, err error) {
+	password, err = c.broker.password()
+	if err != nil {
+		return "", nil, err
+	}
+	nc, err = c.broker.dial(ctx)
+	if err != nil {
+		return "", nil, c.failed(err)
+	}
+	return password, nc, nil
 }
 
 // connect opens a link. It returns once the broker has accepted it; messages
 // may have been received by then.
 func connect(ctx context.Context, cfg linkConfig) (*link, error) {
-	password, err := cfg.broker.password()
+	password, nc, err := cfg.dial(ctx)
 	if err != nil {
 		return nil, err
-	}
-	nc, err := cfg.broker.dial(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connect to broker %q at %s: %w", cfg.broker.Name, cfg.broker.URL, err)
 	}
 	w := cfg.watcher
 	if w == nil {
 		w = ignore{}
 	}
-	l := &link{down: make(chan struct{})}
+	l := &link{ending: newEnding()}
 	l.conn = newConn(nc, func(kind byte, body []byte) {
 		switch {
 		case kind == packetConnack && body[1] == packets.Accepted:
@@ -141,38 +148,33 @@ func connackError(cfg linkConfig, token paho.Token, err error) error {
 	if t, ok := token.(*paho.ConnectToken); ok {
 		code = t.ReturnCode()
 	}
-	name := cfg.broker.Name
 	switch code {
 	case packets.ErrRefusedBadUsernameOrPassword, packets.ErrRefusedNotAuthorised:
-		user := fmt.Sprintf("user %q", cfg.broker.Username)
-		if cfg.broker.Username == "" {
-			user = "a client without a user name"
-		}
-		return fmt.Errorf("broker %q %w %s (%w); check brokers.%s.username and password_file, and the broker's access rules", name, errRefused, user, err, name)
+		return cfg.userRefused(err)
 	case packets.ErrRefusedIDRejected:
-		return fmt.Errorf("broker %q %w the client id %q (%w); it may take only 23 letters and digits", name, errRefused, cfg.clientID, err)
+		return cfg.idRefused(err)
 	case packets.ErrRefusedBadProtocolVersion:
-		return fmt.Errorf("broker %q %w MQTT 3.1.1 (%w)", name, errRefused, err)
+		return fmt.Errorf("broker %q %w MQTT 3.1.1 (%w)", cfg.broker.Name, errRefused, err)
 	default:
-		return fmt.Errorf("connect to broker %q at %s: %w", name, cfg.broker.URL, err)
+		return cfg.failed(err)
 	}
 }
 
-// end marks the link as ended because of err; the first reason counts.
-func (l *link) end(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
-		l.err = err
-		close(l.down)
+func (c linkConfig) userRefused(err error) error {
+	user := fmt.Sprintf("user %q", c.broker.Username)
+	if c.broker.Username == "" {
+		user = "a client without a user name"
 	}
+	name := c.broker.Name
+	return fmt.Errorf("broker %q %w %s (%w); check brokers.%s.username and password_file, and the broker's access rules", name, errRefused, user, err, name)
 }
 
-// reason says why the link ended.
-func (l *link) reason() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
+func (c linkConfig) idRefused(err error) error {
+	return fmt.Errorf("broker %q %w the client id %q (%w); it may take only 23 letters and digits", c.broker.Name, errRefused, c.clientID, err)
+}
+
+func (c linkConfig) failed(err error) error {
+	return fmt.Errorf("connect to broker %q at %s: %w", c.broker.Name, c.broker.URL, err)
 }
 
 // alive reports whether what is written now may arrive.
@@ -233,13 +235,25 @@ func (l *link) subscribe(ctx context.Context, filter string, qos byte) (granted 
 	return granted, nil
 }
 
-// publish hands a message to the client. The channel is closed when the broker
-// has acknowledged it (QoS 0: when it is written) or failed to; err says which,
-// once it is closed. publish blocks while the connection takes nothing, up to
-// writeTimeout.
-func (l *link) publish(topic string, data []byte, qos byte, retain bool) (done <-chan struct{}, err func() error) {
-	token := l.client.Publish(topic, qos, retain, data)
-	return token.Done(), token.Error
+// publish implements wire. It blocks while the connection takes nothing, up to
+// writeTimeout. Over MQTT 3.1.1 a broker cannot refuse a message in words.
+func (l *link) publish(ctx context.Context, m outgoing) error {
+	token := l.client.Publish(m.topic, m.qos, m.retain, m.data)
+	select {
+	case <-token.Done():
+	case <-l.down:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-token.Done(): // an acknowledgement that came just before the end counts
+		if errors.Is(token.Error(), paho.ErrNotConnected) {
+			return errNotSent
+		}
+		return token.Error()
+	default:
+		return l.reason()
+	}
 }
 
 // noStore keeps nothing: what was not acknowledged is sent again by the broker,

@@ -12,18 +12,31 @@ import (
 	"github.com/edgefn/edgefn/functions"
 )
 
-// ErrOffline is returned by Publish when there is no connection, or when it was
-// lost before the broker acknowledged. The message may or may not have arrived:
-// publish it again.
-var ErrOffline = errors.New("broker is not reachable")
+// What becomes of a message that is not acknowledged. Each error of Publish and
+// PublishAlone is one of these.
+var (
+	// ErrOffline: there is no connection, or it ended for a reason that is known
+	// and has nothing to do with the message. Publish it again.
+	ErrOffline = errors.New("broker is not reachable")
+	// ErrRefused: the broker takes no such message, and will not take it the
+	// next time. The error's text says why.
+	ErrRefused = errors.New("broker does not take the message")
+	// ErrHungUp: the connection ended, or the broker did not answer in time,
+	// while the message was sent and not acknowledged. It may have arrived, and
+	// it may be what the broker hung up on, as brokers of MQTT 3.1.1 do with
+	// messages that they do not take. From Publish it is a suspicion, which the
+	// other messages in flight share; PublishAlone then tells.
+	ErrHungUp = errors.New("connection ended before the broker acknowledged")
+	// ErrNoAnswer: the context was done first; it wraps the context's error. The
+	// message may yet arrive.
+	ErrNoAnswer = errors.New("broker has not acknowledged in time")
+)
 
-// ErrNoAnswer is returned by Publish when its context was done before the
-// broker acknowledged. The message may yet arrive: publish it again.
-var ErrNoAnswer = errors.New("broker has not acknowledged in time")
-
-// ackTimeout is how long a broker may take to acknowledge a message. Then the
-// connection is given up, so that its place in flight is free again.
-const ackTimeout = 30 * time.Second
+// maxCarriedFailures bounds how far the back-off grows after connections that
+// carried messages: what the broker hung up on may be a message, and each new one
+// of its kind would make all others wait longer. It does grow, for it may also be
+// another client with the same id.
+const maxCarriedFailures = 4
 
 // PublisherConfig configures a Publisher. Broker and ClientID are needed.
 type PublisherConfig struct {
@@ -33,24 +46,26 @@ type PublisherConfig struct {
 	KeepAlive time.Duration
 	Backoff   Backoff
 	// MaxInFlight is how many messages may wait for their acknowledgement at a
-	// time; 0: 64. Publish waits for its turn beyond that.
+	// time; 0: 64. A broker may take fewer. Publish waits for its turn beyond that.
 	MaxInFlight int
 }
 
 // Publisher publishes to one broker over one connection, with a clean session
-// and no store: what is not acknowledged is its caller's to keep. Its methods
-// are safe for concurrent use.
+// and no store: it sends a message once, and what is not acknowledged is its
+// caller's to keep. Its methods are safe for concurrent use.
 type Publisher struct {
 	cfg     PublisherConfig
 	log     *slog.Logger
+	opener  *opener
 	running atomic.Bool
-	slots   chan struct{} // MaxInFlight; Publish waits for a free one
+	alone   chan struct{} // one place: PublishAlone waits for its turn
 	stopped chan struct{} // closed when Run ends
 
-	mu    sync.Mutex
-	link  *link // nil: offline
-	state string
-	err   error
+	mu     sync.Mutex
+	outlet *outlet // nil: offline
+	limits limits  // of the newest connection
+	state  string
+	err    error
 }
 
 // NewPublisher makes a Publisher.
@@ -68,9 +83,11 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if err := errors.Join(cfg.Broker.Validate(), checkClient(cfg.ClientID, cfg.KeepAlive)); err != nil {
 		return nil, fmt.Errorf("publisher to broker %q: %w", cfg.Broker.Name, err)
 	}
+	log := cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name)
 	return &Publisher{
-		cfg: cfg, state: StateConnecting, slots: make(chan struct{}, cfg.MaxInFlight), stopped: make(chan struct{}),
-		log: cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name),
+		cfg: cfg, log: log, state: StateConnecting, limits: unknown,
+		opener: &opener{broker: cfg.Broker, keepAlive: cfg.KeepAlive, maxInFlight: cfg.MaxInFlight, log: log},
+		alone:  make(chan struct{}, 1), stopped: make(chan struct{}),
 	}, nil
 }
 
@@ -82,10 +99,23 @@ func (p *Publisher) Status() (state string, err error) {
 	return p.state, p.err
 }
 
-func (p *Publisher) set(l *link, state string, err error) {
+// Limits tells what the broker said it takes when it was connected to last:
+// bytes of a whole packet (0: any), whether it retains messages, and the highest
+// QoS. known is false where it said nothing, which is so over MQTT 3.1.1 and
+// before the first connection. Publish goes by it.
+func (p *Publisher) Limits() (maxPacket uint32, retain bool, maxQoS byte, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.link, p.state, p.err = l, state, err
+	return p.limits.packet, p.limits.retain, p.limits.qos, p.limits.known
+}
+
+func (p *Publisher) set(o *outlet, state string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.outlet, p.state, p.err = o, state, err
+	if o != nil {
+		p.limits = o.limits
+	}
 }
 
 // Run connects and stays connected until ctx is done; then it disconnects and
@@ -94,13 +124,24 @@ func (p *Publisher) Run(ctx context.Context) error {
 	if !p.running.CompareAndSwap(false, true) {
 		return errors.New("publisher was run before; make a new one")
 	}
+	p.stayConnected(ctx)
+	p.set(nil, StateStopped, nil)
+	close(p.stopped)
+	p.alone <- struct{}{} // waits for a PublishAlone under way, and lets no other in
+	return nil
+}
+
+func (p *Publisher) stayConnected(ctx context.Context) {
 	failures := 0
-	for ctx.Err() == nil {
-		lasted, err := p.session(ctx)
+	for {
+		lasted, carried, err := p.session(ctx)
 		if ctx.Err() != nil {
-			break
+			return
 		}
 		failures = p.cfg.Backoff.failures(failures, lasted)
+		if carried {
+			failures = min(failures, maxCarriedFailures)
+		}
 		state := StateOffline
 		if errors.Is(err, errRefused) {
 			state = StateRefused
@@ -110,109 +151,128 @@ func (p *Publisher) Run(ctx context.Context) error {
 		p.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
 		sleep(ctx, nil, wait)
 	}
-	p.set(nil, StateStopped, nil)
-	close(p.stopped)
-	// Publishes under way end with their link; taking every slot waits for them.
-	for range cap(p.slots) {
-		p.slots <- struct{}{}
-	}
-	return nil
 }
 
-func (p *Publisher) session(ctx context.Context) (lasted time.Duration, err error) {
-	l, err := connect(ctx, linkConfig{broker: p.cfg.Broker, clientID: p.cfg.ClientID, clean: true, keepAlive: p.cfg.KeepAlive})
+// session is one connection. carried tells that it has brought a message to the
+// broker.
+func (p *Publisher) session(ctx context.Context) (lasted time.Duration, carried bool, err error) {
+	o, err := p.opener.open(ctx, p.cfg.ClientID)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	defer l.close()
+	defer o.close()
 	up := time.Now()
-	p.set(l, StateConnected, nil)
+	p.set(o, StateConnected, nil)
 	p.log.Info("connected")
 	select {
 	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-l.down:
-		p.set(nil, StateOffline, l.reason())
-		return time.Since(up), fmt.Errorf("connection to broker %q lost: %w", p.cfg.Broker.Name, l.reason())
+		return 0, false, ctx.Err()
+	case <-o.ended():
+		p.set(nil, StateOffline, o.reason())
+		return time.Since(up), o.carried.Load(), fmt.Errorf("connection to broker %q lost: %w", p.cfg.Broker.Name, o.reason())
 	}
 }
 
 // Publish sends a message and returns nil once the broker has acknowledged it
-// (QoS 1: PUBACK, QoS 2: PUBCOMP) or, with QoS 0, once it is written. It fails
-// with ErrOffline at once when there is no connection, and in any case when ctx
-// is done. data must not change until the connection is through with it, which
-// after an error may be later than Publish's return: give it a copy.
+// (QoS 1: PUBACK, QoS 2: PUBCOMP) or, with QoS 0, once it is written. Otherwise
+// its error is one of ErrOffline, which comes at once when there is no
+// connection, ErrRefused, ErrHungUp and ErrNoAnswer. data must not change until
+// the connection is through with it, which after an error may be later than
+// Publish's return: give it a copy.
 func (p *Publisher) Publish(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
-	if err := functions.CheckTopic(topic); err != nil {
-		return fmt.Errorf("publish: %w", err)
+	m, err := newOutgoing(topic, data, qos, retain)
+	if err == nil {
+		err = p.publish(ctx, m)
 	}
-	if qos > 2 {
-		return fmt.Errorf("publish to %q: QoS is %d; use 0, 1 or 2", topic, qos)
-	}
-	if err := p.publish(ctx, topic, data, qos, retain); err != nil {
-		return fmt.Errorf("publish to %q at broker %q: %w", topic, p.cfg.Broker.Name, err)
-	}
-	return nil
+	return p.tell(m, err)
 }
 
-func (p *Publisher) publish(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
-	if l, err := p.current(); l == nil {
+// PublishAlone is Publish over a connection of its own, for a message that
+// ErrHungUp has made suspect: while it is under way no other message can be
+// what the broker hangs up on, and none suffers when it does. It returns
+// ErrHungUp only when the broker had accepted that connection; a broker that
+// does not is ErrOffline. One call at a time is served; others wait.
+//
+// The connection has the publisher's client id with "-alone" after it: a
+// broker's rules for client ids must allow both.
+func (p *Publisher) PublishAlone(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
+	m, err := newOutgoing(topic, data, qos, retain)
+	if err == nil {
+		err = p.publishAlone(ctx, m)
+	}
+	return p.tell(m, err)
+}
+
+func newOutgoing(topic string, data []byte, qos byte, retain bool) (outgoing, error) {
+	m := outgoing{topic: topic, data: data, qos: qos, retain: retain}
+	if err := functions.CheckTopic(topic); err != nil {
+		return m, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if qos > 2 {
+		return m, fmt.Errorf("%w: its QoS is %d; use 0, 1 or 2", ErrRefused, qos)
+	}
+	return m, nil
+}
+
+func (p *Publisher) publish(ctx context.Context, m outgoing) error {
+	p.mu.Lock()
+	o, err := p.outlet, p.err
+	p.mu.Unlock()
+	if o == nil {
 		return offline(err)
 	}
+	return o.send(ctx, m)
+}
+
+func (p *Publisher) publishAlone(ctx context.Context, m outgoing) error {
+	if !p.running.Load() {
+		return ErrOffline
+	}
 	select {
-	case p.slots <- struct{}{}:
+	case p.alone <- struct{}{}:
 	case <-p.stopped:
 		return ErrOffline
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %d messages are in flight before it: %w", ErrNoAnswer, cap(p.slots), ctx.Err())
+		return fmt.Errorf("%w: another message is sent alone before it: %w", ErrNoAnswer, ctx.Err())
 	}
-	l, err := p.current()
-	if l == nil {
-		<-p.slots
-		return offline(err)
-	}
-	done := make(chan error, 1)
-	go func() { // it outlives this call only when ctx ends first, and never the link
-		defer func() { <-p.slots }()
-		done <- l.send(topic, data, qos, retain)
+	defer func() { <-p.alone }()
+	line, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.stopped:
+			cancel()
+		case <-line.Done():
+		}
 	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrNoAnswer, ctx.Err())
-	}
-}
-
-func (p *Publisher) current() (*link, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.link, p.err
-}
-
-func offline(err error) error {
-	if err == nil {
+	err := p.overOwnLine(line, m)
+	if err != nil && line.Err() != nil && ctx.Err() == nil { // Run has ended
 		return ErrOffline
 	}
-	return fmt.Errorf("%w: %w", ErrOffline, err)
+	return err
 }
 
-// send publishes and waits until the broker has it or the link has ended. The
-// link ends when the broker does not answer.
-func (l *link) send(topic string, data []byte, qos byte, retain bool) error {
-	done, failed := l.publish(topic, data, qos, retain)
-	timeout := time.NewTimer(ackTimeout)
-	defer timeout.Stop()
-	select {
-	case <-done:
-		if err := failed(); err != nil {
-			return offline(err)
-		}
-		return nil
-	case <-l.down:
-		return offline(l.reason())
-	case <-timeout.C:
-		l.end(fmt.Errorf("the broker did not acknowledge a message within %s", ackTimeout))
-		return offline(l.reason())
+func (p *Publisher) overOwnLine(ctx context.Context, m outgoing) error {
+	o, err := p.opener.open(ctx, p.cfg.ClientID+"-alone")
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return fmt.Errorf("%w: %w", ErrNoAnswer, ctx.Err())
+	case err != nil:
+		return offline(err)
 	}
+	defer o.close()
+	err = o.send(ctx, m)
+	var d *disconnectError
+	if errors.Is(err, ErrHungUp) && errors.As(err, &d) && d.refusal() {
+		return fmt.Errorf("%w: %w", ErrRefused, d)
+	}
+	return err
+}
+
+// tell gives a fault the message's topic and the broker's name.
+func (p *Publisher) tell(m outgoing, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("publish to %q at broker %q: %w", m.topic, p.cfg.Broker.Name, err)
 }

@@ -102,7 +102,9 @@ func TestPublishToASilentBroker(t *testing.T) {
 		}
 		<-closed
 	})
-	p, err := mqtt.NewPublisher(mqtt.PublisherConfig{Broker: at(url), ClientID: "p", Backoff: quick, MaxInFlight: 2})
+	br := at(url)
+	br.Version = "3.1.1"
+	p, err := mqtt.NewPublisher(mqtt.PublisherConfig{Broker: br, ClientID: "p", Backoff: quick, MaxInFlight: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

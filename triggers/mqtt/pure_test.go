@@ -189,6 +189,10 @@ func TestBrokerValidate(t *testing.T) {
 		{"tcp", Broker{URL: "tcp://10.0.0.1:1884/"}, "10.0.0.1:1884", nil},
 		{"tls", Broker{URL: "mqtts://host", CAFile: "a", CertFile: "b", KeyFile: "c"}, "host:8883", nil},
 		{"ssl", Broker{URL: "ssl://[::1]:1", Username: "u", PasswordFile: "p"}, "[::1]:1", nil},
+		{"version", Broker{URL: "mqtt://host", Version: "5"}, "host:1883", nil},
+		{"old version", Broker{URL: "mqtt://host", Version: "3.1.1"}, "host:1883", nil},
+		{"any version", Broker{URL: "mqtt://host", Version: "auto"}, "host:1883", nil},
+		{"no version", Broker{URL: "mqtt://host", Version: "4"}, "", []string{"brokers.plant.version", "use auto, 3.1.1 or 5"}},
 		{"no url", Broker{}, "", []string{"brokers.plant.url", "missing"}},
 		{"no scheme", Broker{URL: "host:1883"}, "", []string{"brokers.plant.url", "use mqtt or mqtts"}},
 		{"other scheme", Broker{URL: "ws://host"}, "", []string{`scheme "ws"`}},
@@ -231,14 +235,15 @@ func TestBrokerValidate(t *testing.T) {
 }
 
 func FuzzScanner(f *testing.F) {
-	f.Add([]byte{0x20, 2, 1, 0, 0x62, 2, 1, 2, 0x30, 3, 0, 1, 'a'}, uint8(1))
-	f.Add([]byte{0x90, 4, 0, 1, 1, 1}, uint8(2))
-	f.Add([]byte{0x30, 0xff, 0xff, 0xff, 0xff}, uint8(3))
-	f.Fuzz(func(t *testing.T, stream []byte, chunk uint8) {
+	f.Add([]byte{0x20, 2, 1, 0, 0x62, 2, 1, 2, 0x30, 3, 0, 1, 'a'}, uint8(1), false)
+	f.Add([]byte{0x90, 4, 0, 1, 1, 1}, uint8(2), false)
+	f.Add([]byte{0x30, 0xff, 0xff, 0xff, 0xff}, uint8(3), false)
+	f.Add([]byte{0x20, 3, 0, 0, 0, 0x62, 3, 1, 2, 0, 0xe0, 0, 0x40, 0x81, 0x80, 4}, uint8(1), true)
+	f.Fuzz(func(t *testing.T, stream []byte, chunk uint8, five bool) {
 		// However the stream is cut, the same packets are seen.
 		scan := func(size int) (seen []string, err error) {
-			s := scanner{watch: func(kind byte, body []byte) {
-				if len(body) != 2 {
+			s := scanner{five: five, watch: func(kind byte, body []byte) {
+				if !five && len(body) != 2 {
 					t.Errorf("packet of type %d with %d bytes reported", kind, len(body))
 				}
 				seen = append(seen, fmt.Sprintf("%d %d", kind, body))
@@ -247,6 +252,9 @@ func FuzzScanner(f *testing.F) {
 				n := min(size, len(rest))
 				err = s.write(rest[:n])
 				rest = rest[n:]
+				if five && s.remain > maxIncoming && err == nil && s.state == scanBody {
+					t.Errorf("a packet of %d bytes is let through", s.remain)
+				}
 			}
 			return seen, err
 		}
