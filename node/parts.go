@@ -19,6 +19,7 @@ import (
 	"github.com/edgefn/edgefn/functions/runtimes"
 	"github.com/edgefn/edgefn/functions/sandbox"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/settle/outbox"
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
@@ -275,12 +276,23 @@ func newPublisher(cfg *Config, name string) (Publisher, error) {
 
 // Publish implements Publisher.
 func (p remote) Publish(ctx context.Context, m functions.Publish) error {
-	return p.Publisher.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain)
+	return sent(p.Publisher.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain))
 }
 
 // PublishAlone implements Publisher.
 func (p remote) PublishAlone(ctx context.Context, m functions.Publish) error {
-	return p.Publish(ctx, m)
+	return sent(p.Publisher.PublishAlone(ctx, m.Topic, m.Data, m.QoS, m.Retain))
+}
+
+// sent gives what became of a message the words of the outbox.
+func sent(err error) error {
+	switch {
+	case errors.Is(err, mqtt.ErrRefused):
+		return errors.Join(outbox.ErrRefused, err)
+	case errors.Is(err, mqtt.ErrHungUp):
+		return errors.Join(outbox.ErrHungUp, err)
+	}
+	return err
 }
 
 // Status implements Publisher.

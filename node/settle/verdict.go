@@ -47,7 +47,7 @@ func judge(err error, failed, waits int, r functions.Retry) (v verdict, wait tim
 		if exhausted(r, failed+1, f) {
 			return deadLetter, 0, true
 		}
-		return again, retryWait(r, failed+1), true
+		return again, max(retryWait(r, failed+1), f.RetryAfter), true
 	case errors.Is(err, pool.ErrClosed) && waits == 0:
 		return again, 0, false // it was replaced; the next version is there
 	default:
