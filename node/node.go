@@ -316,11 +316,7 @@ func (n *Node) startSources(ctx context.Context) {
 
 // serve answers the control API until it is shut down.
 func (n *Node) serve(l net.Listener, failed chan<- error) *http.Server {
-	s := &http.Server{
-		Handler:           api.NewServer(n, api.Options{Logger: n.log}),
-		ReadHeaderTimeout: storeTime,
-		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-	}
+	s := api.HTTPServer(api.NewServer(n, api.Options{Logger: n.log}), n.log)
 	n.spawn(func(context.Context) {
 		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			failed <- fmt.Errorf("control socket: %w", err)

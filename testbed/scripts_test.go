@@ -85,6 +85,8 @@ func TestScripts(t *testing.T) {
 			"absent":     cmdAbsent,
 			"killpid":    cmdKillPid,
 			"tmpfs":      cmdTmpfs,
+			"hold":       cmdHold,
+			"watchdog":   cmdWatchdog,
 			"background": cmdBackground,
 			"end":        cmdEnd,
 		},
@@ -110,6 +112,8 @@ type machine struct {
 	started map[string]*process
 	mounts  []string
 	sshd    *apitest.SSHD // nil: none was started
+	held    []net.Conn    // to the node
+	watch   *watchdog     // nil: the node has none
 }
 
 type process struct {
@@ -123,6 +127,12 @@ func machineOf(ts *testscript.TestScript) *machine { return ts.Value(machineKey{
 func (m *machine) stop() {
 	for _, p := range m.started {
 		p.end(syscall.SIGTERM)
+	}
+	for _, c := range m.held {
+		_ = c.Close()
+	}
+	if m.watch != nil {
+		m.watch.stop()
 	}
 	if m.sshd != nil {
 		m.sshd.Stop()
@@ -157,6 +167,9 @@ func (m *machine) start(ts *testscript.TestScript, name string, argv ...string) 
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = ts.Getenv("WORK")
 	cmd.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"))
+	if name == "node" && m.watch != nil {
+		cmd.Env = append(cmd.Env, m.watch.env()...)
+	}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	ts.Check(cmd.Start())

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -25,9 +24,18 @@ func notify(log *slog.Logger, state string) {
 }
 
 // startWatchdog tells systemd, if it wants to be told, that the node lives, each
-// time that its control socket has answered: a process that does nothing more
-// than be there is started again. It goes on until ctx is done or the function
-// that it returns is called, which waits for its end.
+// time that it has answered itself at its control socket: a process that does
+// nothing more than be there is started again.
+//
+// That answer proves that the socket takes a new connection, that requests are
+// read and answered, and that the node's state is not locked for good. It does
+// not depend on callers: the request for it takes no slot, and a connection of
+// the node's own is neither counted nor closed (see api.HTTPServer). Nor does it
+// depend on the store, on containerd or on a broker, which starting the node
+// again does not mend; edgefn status tells of those.
+//
+// It goes on until ctx is done or the function that it returns is called, which
+// waits for its end.
 func startWatchdog(ctx context.Context, log *slog.Logger, socket string) (stop func()) {
 	limit, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -51,22 +59,43 @@ func watch(ctx context.Context, log *slog.Logger, socket string, every time.Dura
 	defer c.Close()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	served := false // before that, systemd does not watch yet
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		bound, cancel := context.WithTimeout(ctx, every)
-		_, err := c.Status(bound)
-		cancel()
-		switch {
+		switch err := answers(ctx, c, every); {
 		case err == nil:
+			served = true
 			notify(log, daemon.SdNotifyWatchdog)
-		case errors.Is(err, api.ErrUnreach):
-			// It does not serve yet, and systemd does not watch yet.
-		case ctx.Err() == nil:
+		case served && ctx.Err() == nil:
 			log.Warn("node does not answer itself", "err", err)
+		}
+	}
+}
+
+// watchdogTries is how often a node that does not answer itself is asked again
+// within one of the watchdog's shares. The kernel refuses a connection at once
+// when others have filled the socket's queue, which is empty a moment later.
+const watchdogTries = 20
+
+// answers returns nil once the node has answered, or why it has not in time.
+func answers(ctx context.Context, c *api.Client, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	again := time.NewTicker(within / watchdogTries)
+	defer again.Stop()
+	for {
+		err := c.Health(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err //nolint:wrapcheck // it says who did not answer
+		case <-again.C:
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,16 @@ import (
 	"github.com/edgefn/edgefn/node/api/apitest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv("API_TEST_HOLD"); path != "" {
+		if err := hold(path); err != nil {
+			fmt.Fprintln(os.Stderr, "hold connections:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var when = time.Date(2026, 3, 4, 5, 6, 7, 8_000_000, time.UTC)
 

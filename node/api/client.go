@@ -203,6 +203,7 @@ type call struct {
 	query  url.Values
 	body   io.Reader
 	ctype  string
+	alone  bool // its connection serves no other request
 }
 
 // fn is the path of something that belongs to a function.
@@ -234,7 +235,7 @@ func (c *Client) do(ctx context.Context, q call) (*http.Response, error) {
 	}
 	// What is refused while it is sent breaks its connection, which the next
 	// request must not find.
-	req.Close = q.body != nil
+	req.Close = q.body != nil || q.alone
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.lost(ctx, err)

@@ -8,4 +8,14 @@
 // digests of its blobs is answered with those that the node lacks, and keeps the
 // others; POST /v1/functions then takes a tar of an OCI layout that may have
 // those alone. Whoever asks for nothing sends all.
+//
+// Callers share the node without being able to take it from each other
+// (bounds.go, conns.go). Each class of requests has slots of its own; at the
+// bound the answer is 429 and says which class is full. A caller that sends its
+// request or takes its answer too slowly is let go, with 408 where it can still
+// be told. Connections are bounded, and the idle ones go first. GET /v1/health
+// is answered whatever is full (health.go).
+//
+// A stream that is followed has empty lines in it while nothing else is to be
+// said; a reader skips them.
 package api

@@ -65,6 +65,7 @@ var kinds = []kind{
 	{ErrFull, "urn:edgefn:full", "No space", http.StatusInsufficientStorage},
 	{ErrIncomplete, "urn:edgefn:incomplete", "Image is not complete", http.StatusConflict},
 	{errTooLarge, "urn:edgefn:too-large", "Too large", http.StatusRequestEntityTooLarge},
+	{errSlow, "urn:edgefn:slow", "Request timeout", http.StatusRequestTimeout},
 	{errNoRoute, "urn:edgefn:no-route", "No such resource", http.StatusNotFound},
 	{errMethod, "urn:edgefn:method", "Method not allowed", http.StatusMethodNotAllowed},
 	{context.DeadlineExceeded, "urn:edgefn:timeout", "Timed out", http.StatusGatewayTimeout},
@@ -76,6 +77,7 @@ var failed = kind{nil, "urn:edgefn:failed", "Failed", http.StatusInternalServerE
 // Errors of requests that never reach the Backend.
 var (
 	errTooLarge = errors.New("request is too large")
+	errSlow     = errors.New("request comes too slowly")
 	errNoRoute  = errors.New("no such resource")
 	errMethod   = errors.New("method is not allowed")
 )
@@ -107,6 +109,8 @@ func (p *Problem) err() error {
 	switch {
 	case errors.Is(e.Err, errTooLarge):
 		e.Err = ErrRefused
+	case errors.Is(e.Err, errSlow):
+		e.Err = ErrTimeout
 	case errors.Is(e.Err, errNoRoute), errors.Is(e.Err, errMethod):
 		// This client asked for what that node does not offer.
 		e.Err = ErrRefused

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/edgefn/edgefn/functions"
 )
 
@@ -29,13 +31,6 @@ const (
 	DefaultMaxBody  = 8 << 20 // bytes of any other request
 )
 
-// maxRequests is how many requests are served at once; more are answered with
-// ErrOverloaded.
-const maxRequests = 256
-
-// uploadIdle is how long an upload may stand still before it is given up.
-const uploadIdle = time.Minute
-
 // Options of a server.
 type Options struct {
 	Logger   *slog.Logger // nil discards
@@ -49,7 +44,15 @@ type server struct {
 	maxImage int64
 	maxBody  int64
 	mux      *http.ServeMux
-	slots    chan struct{} // one entry per request being served; full: ErrOverloaded
+	classes  map[string]class        // by pattern
+	slots    map[class]chan struct{} // one entry per request being served; full: ErrOverloaded
+	probes   singleflight.Group      // of the Backend's health
+}
+
+// route is what serves a pattern, and the class of its requests.
+type route struct {
+	class class
+	serve func(http.ResponseWriter, *http.Request) error
 }
 
 // NewServer returns the handler that serves b under /v1. It starts nothing and
@@ -61,7 +64,13 @@ func NewServer(b Backend, o Options) http.Handler {
 		maxImage: o.MaxImage,
 		maxBody:  o.MaxBody,
 		mux:      http.NewServeMux(),
-		slots:    make(chan struct{}, maxRequests),
+		classes:  map[string]class{},
+		slots:    map[class]chan struct{}{},
+	}
+	for c, b := range bounds {
+		if c != free {
+			s.slots[c] = make(chan struct{}, b.slots)
+		}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -72,33 +81,35 @@ func NewServer(b Backend, o Options) http.Handler {
 	if s.maxBody <= 0 {
 		s.maxBody = DefaultMaxBody
 	}
-	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /v1":                                    s.hello,
-		"GET /v1/status":                             s.status,
-		"GET /v1/usage":                              s.usage,
-		"GET /v1/devices":                            s.devices,
-		"POST /v1/devices/{name}/simulate":           s.simulate,
-		"GET /v1/functions":                          s.functions,
-		"POST /v1/functions":                         s.deploy,
-		"GET /v1/functions/{name}":                   s.describe,
-		"DELETE /v1/functions/{name}":                s.remove,
-		"POST /v1/functions/{name}/invoke":           s.invoke,
-		"POST /v1/functions/{name}/rollback":         s.rollback,
-		"GET /v1/functions/{name}/logs":              s.logs,
-		"GET /v1/functions/{name}/state":             s.stateList,
-		"GET /v1/functions/{name}/state/{key...}":    s.stateGet,
-		"PUT /v1/functions/{name}/state/{key...}":    s.statePut,
-		"DELETE /v1/functions/{name}/state/{key...}": s.stateDelete,
-		"GET /v1/functions/{name}/dead":              s.deadList,
-		"DELETE /v1/functions/{name}/dead":           s.deadDelete,
-		"POST /v1/functions/{name}/dead/retry":       s.deadRetry,
-		"GET /v1/functions/{name}/dead/{id}":         s.deadShow,
-		"DELETE /v1/functions/{name}/dead/{id}":      s.deadDelete,
-		"POST /v1/functions/{name}/dead/{id}/retry":  s.deadRetry,
-		"POST /v1/versions/{version}/missing":        s.missing,
+	for pattern, r := range map[string]route{
+		"GET /v1":                                    {free, s.hello},
+		"GET /v1/health":                             {free, s.health},
+		"GET /v1/status":                             {reads, s.status},
+		"GET /v1/usage":                              {reads, s.usage},
+		"GET /v1/devices":                            {reads, s.devices},
+		"POST /v1/devices/{name}/simulate":           {changes, s.simulate},
+		"GET /v1/functions":                          {reads, s.functions},
+		"POST /v1/functions":                         {uploads, s.deploy},
+		"GET /v1/functions/{name}":                   {reads, s.describe},
+		"DELETE /v1/functions/{name}":                {versions, s.remove},
+		"POST /v1/functions/{name}/invoke":           {invocations, s.invoke},
+		"POST /v1/functions/{name}/rollback":         {versions, s.rollback},
+		"GET /v1/functions/{name}/logs":              {streams, s.logs},
+		"GET /v1/functions/{name}/state":             {reads, s.stateList},
+		"GET /v1/functions/{name}/state/{key...}":    {reads, s.stateGet},
+		"PUT /v1/functions/{name}/state/{key...}":    {changes, s.statePut},
+		"DELETE /v1/functions/{name}/state/{key...}": {changes, s.stateDelete},
+		"GET /v1/functions/{name}/dead":              {reads, s.deadList},
+		"DELETE /v1/functions/{name}/dead":           {changes, s.deadDelete},
+		"POST /v1/functions/{name}/dead/retry":       {invocations, s.deadRetry},
+		"GET /v1/functions/{name}/dead/{id}":         {reads, s.deadShow},
+		"DELETE /v1/functions/{name}/dead/{id}":      {changes, s.deadDelete},
+		"POST /v1/functions/{name}/dead/{id}/retry":  {invocations, s.deadRetry},
+		"POST /v1/versions/{version}/missing":        {changes, s.missing},
 	} {
-		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := h(w, r); err != nil {
+		s.classes[pattern] = r.class
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, q *http.Request) {
+			if err := r.serve(w, q); err != nil {
 				writeProblem(w, problemOf(err))
 			}
 		})
@@ -112,25 +123,34 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(Header, Version)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
-	rec := &recorder{ResponseWriter: w}
+	_, pattern := s.mux.Handler(r)
+	c := s.classes[pattern]
+	rec := newRecorder(w, bounds[c])
+	if r.ContentLength != 0 {
+		limit := s.maxBody
+		if c == uploads {
+			limit = s.maxImage
+		}
+		rec.body = newBody(rec, r, bounds[c], limit)
+		r.Body = rec.body
+		defer rec.body.leave()
+	}
 	defer func() {
 		s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", time.Since(began))
 	}()
 
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		writeProblem(rec, problemOf(fmt.Errorf("%d requests are being served: %w", maxRequests, ErrOverloaded)))
-		return
-	}
-
-	if _, pattern := s.mux.Handler(r); pattern == "" {
+	if pattern == "" {
 		s.unrouted(rec, r)
 		return
 	}
-	if r.URL.Path != "/v1/functions" {
-		r.Body = http.MaxBytesReader(rec, r.Body, s.maxBody)
+	if c != free {
+		select {
+		case s.slots[c] <- struct{}{}:
+			defer func() { <-s.slots[c] }()
+		default:
+			writeProblem(rec, problemOf(bounds[c].full()))
+			return
+		}
 	}
 	s.mux.ServeHTTP(rec, r)
 }
@@ -167,31 +187,6 @@ func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
 
 // WriteHeader implements http.ResponseWriter.
 func (p *probe) WriteHeader(int) {}
-
-// recorder remembers the status for the log.
-type recorder struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter.
-func (w *recorder) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(b)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func writeProblem(w http.ResponseWriter, p *Problem) {
 	w.Header().Set("Content-Type", "application/problem+json")
@@ -254,6 +249,13 @@ func bodyErr(err error, what string) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
 		return fmt.Errorf("%s is over %d bytes: %w", what, large.Limit, errTooLarge)
+	}
+	if errors.Is(err, errSlow) {
+		return &Error{
+			Err:     errSlow,
+			Message: fmt.Sprintf("read %s: %v", what, err),
+			Hint:    "try again, over a better link if it is the link that is slow",
+		}
 	}
 	return fmt.Errorf("read %s: %v: %w", what, err, ErrInvalid) //nolint:errorlint // ErrInvalid classifies it
 }

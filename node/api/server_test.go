@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
@@ -169,46 +168,6 @@ func TestStreamsAreFlushed(t *testing.T) {
 		}
 		if want == "one" {
 			close(next)
-		}
-	}
-}
-
-// More requests at once than are served are refused, not queued.
-func TestOverload(t *testing.T) {
-	const most = 256
-	started := make(chan struct{}, most)
-	b := backend()
-	b.OnInvoke = func(ctx context.Context, _ string, _ api.InvokeRequest) (api.Invoked, error) {
-		started <- struct{}{}
-		<-ctx.Done()
-		return api.Invoked{}, ctx.Err()
-	}
-	path := apitest.Serve(t, b, api.Options{})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan error, most)
-	c := dial(t, path)
-	for range most {
-		go func() {
-			_, err := c.Invoke(ctx, "fan", api.InvokeRequest{})
-			done <- err
-		}()
-	}
-	for range most {
-		<-started
-	}
-	resp := ask(t, path, "GET", "/v1/status", "")
-	if resp.StatusCode != http.StatusTooManyRequests {
-		t.Errorf("status %s", resp.Status)
-	}
-	cancel()
-	for range most {
-		<-done
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for ask(t, path, "GET", "/v1/status", "").StatusCode != 200 {
-		if time.Now().After(deadline) {
-			t.Fatal("places are not given back")
 		}
 	}
 }

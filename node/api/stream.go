@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// beatTime is how often it is looked whether a stream is quiet.
+const beatTime = 15 * time.Second
+
 // lines writes an answer as JSON Lines, each flushed. The header goes out with
 // the first line, so that an error before it is an ordinary problem.
 type lines struct {
@@ -20,6 +23,7 @@ type lines struct {
 	mu    sync.Mutex // a Backend may report progress from any goroutine
 	begun bool
 	ended bool
+	quiet bool // no line has gone out since the last beat
 }
 
 func newLines(w http.ResponseWriter) *lines {
@@ -37,8 +41,14 @@ func (l *lines) write(v any) error {
 	if l.ended {
 		return nil
 	}
+	return l.send(append(b, '\n'))
+}
+
+// send writes b and flushes it. The caller holds mu.
+func (l *lines) send(b []byte) error {
 	l.begin()
-	if _, err := l.w.Write(append(b, '\n')); err != nil {
+	l.quiet = false
+	if _, err := l.w.Write(b); err != nil {
 		return fmt.Errorf("write line: %w", err)
 	}
 	if err := l.rc.Flush(); err != nil {
@@ -54,6 +64,36 @@ func (l *lines) begin() {
 		l.w.Header().Set("Content-Type", "application/jsonl")
 		l.w.WriteHeader(http.StatusOK)
 	}
+}
+
+// beat sends an empty line whenever none has gone out for beatTime to twice that, until stop
+// is called, which waits for its end. A client that closes its connection is
+// noticed without that, since net/http reads from the connection. One that sent
+// more than its request is not, and neither is a gateway's user whose network
+// has gone: with nothing to send, sshd keeps that connection for hours.
+func (l *lines) beat() (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(beatTime)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if !l.mu.TryLock() {
+				continue // a line is on its way
+			}
+			if l.quiet && !l.ended {
+				_ = l.send([]byte("\n")) // what went wrong cancels the request's context
+			}
+			l.quiet = true
+			l.mu.Unlock()
+		}
+	})
+	return func() { close(done); wg.Wait() }
 }
 
 // end finishes the stream: with nothing, or with err, which is returned for an
@@ -116,43 +156,25 @@ func (s *server) deploy(w http.ResponseWriter, r *http.Request) error {
 	if err := l.rc.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("prepare upload: %w", err)
 	}
-	body := &upload{r: http.MaxBytesReader(w, r.Body, s.maxImage), rc: l.rc}
-	d, err := s.b.Deploy(r.Context(), body, o, l.progress)
-	if body.large {
-		err = s.tooLarge()
+	d, err := s.b.Deploy(r.Context(), r.Body, o, l.progress)
+	if b, ok := r.Body.(*body); ok {
+		var large *http.MaxBytesError
+		switch {
+		case errors.As(b.err, &large):
+			err = s.tooLarge()
+		case errors.Is(b.err, errSlow):
+			err = bodyErr(b.err, "the image")
+		}
+		// A client that still sends would not read how it ended. Now that
+		// nobody waits for the image, it has to come at a rate.
+		b.pace = bounds[changes].pace(time.Now())
+		_, _ = io.Copy(io.Discard, b)
 	}
-	// A client that still sends would not read how it ended.
-	_, _ = io.Copy(io.Discard, body)
 	return l.deployed(d, err)
 }
 
 func (s *server) tooLarge() error {
 	return fmt.Errorf("the image is over the node's limit of %d bytes: %w", s.maxImage, errTooLarge)
-}
-
-// upload reads an image, and gives up when nothing comes for uploadIdle.
-type upload struct {
-	r     io.Reader
-	rc    *http.ResponseController
-	large bool // the limit was reached
-	done  bool // an error or the end was read
-}
-
-// Read implements io.Reader.
-func (u *upload) Read(p []byte) (int, error) {
-	if !u.done {
-		// Not every connection has deadlines; those that serve a node do.
-		_ = u.rc.SetReadDeadline(time.Now().Add(uploadIdle))
-	}
-	n, err := u.r.Read(p)
-	if err != nil && !u.done {
-		u.done = true
-		// From here on the connection is read to learn of the client's going.
-		_ = u.rc.SetReadDeadline(time.Time{})
-		var large *http.MaxBytesError
-		u.large = errors.As(err, &large)
-	}
-	return n, err //nolint:wrapcheck // a reader hands on what it wraps, io.EOF above all
 }
 
 func (s *server) rollback(w http.ResponseWriter, r *http.Request) error {
@@ -199,5 +221,8 @@ func (s *server) logs(w http.ResponseWriter, r *http.Request) error {
 		o.Follow = false // there is no body to wait for
 	}
 	l := newLines(w)
+	if o.Follow {
+		defer l.beat()()
+	}
 	return l.end(s.b.Logs(r.Context(), name, o, func(line LogLine) error { return l.write(line) }))
 }

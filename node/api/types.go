@@ -59,6 +59,9 @@ type Backend interface {
 
 	Usage(ctx context.Context, name string) ([]Usage, error)
 	Status(ctx context.Context) (Status, error)
+	// Health returns nil if the node's state can be reached in memory. It may
+	// wait for locks, and never for the store, a sandbox or a network.
+	Health(ctx context.Context) error
 
 	Devices(ctx context.Context) (Devices, error)
 	// Simulate changes what a simulated device says: on, off, QUANTITY=VALUE,

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/edgefn/edgefn/node/api"
 )
@@ -31,12 +30,13 @@ type Backend struct {
 	// Fail makes the methods named here fail.
 	Fail map[string]error
 
-	// OnDeploy, OnInvoke, OnRollback and OnLogs take the place of those methods.
+	// These take the place of the methods named so.
 	OnDeploy   func(ctx context.Context, image io.Reader, o api.DeployOptions, progress func(api.Progress)) (api.Deployed, error)
 	OnInvoke   func(ctx context.Context, name string, r api.InvokeRequest) (api.Invoked, error)
 	OnRollback func(ctx context.Context, name, to string, progress func(api.Progress)) (api.Deployed, error)
 	OnLogs     func(ctx context.Context, name string, o api.LogOptions, f func(api.LogLine) error) error
 	OnStatus   func(ctx context.Context) (api.Status, error)
+	OnHealth   func(ctx context.Context) error
 
 	mu    sync.Mutex // guards what follows, and Details and Letters once in use
 	state map[string][]byte
@@ -66,7 +66,7 @@ func Serve(t testing.TB, b api.Backend, o api.Options) string {
 // ServeOn serves h on l until the test ends.
 func ServeOn(t testing.TB, l net.Listener, h http.Handler) {
 	t.Helper()
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	s := api.HTTPServer(h, nil)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -371,6 +371,14 @@ func (b *Backend) Status(ctx context.Context) (api.Status, error) {
 	unlock, err := b.begin("Status", "")
 	defer unlock()
 	return b.Node, err
+}
+
+// Health implements api.Backend.
+func (b *Backend) Health(ctx context.Context) error {
+	if b.OnHealth != nil {
+		return b.OnHealth(ctx)
+	}
+	return b.Fail["Health"]
 }
 
 // Devices implements api.Backend.
