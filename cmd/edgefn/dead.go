@@ -32,8 +32,8 @@ func (a *app) deadCommand() *cobra.Command {
 func (a *app) deadListCommand() *cobra.Command {
 	var out *format
 	cmd := &cobra.Command{
-		Use:               "list FUNCTION [-o table|json]",
-		Short:             "List the dead letters",
+		Use:   "list FUNCTION [-o table|json]",
+		Short: "List the dead letters",
 		Long: "list prints a function's dead letters without their data, and below them what the function has\n" +
 			"sent and still waits to go out, with the reason. A letter with a destination under TO is a message\n" +
 			"or an event that the function sent and that nobody takes; retry sends it again.",

@@ -255,7 +255,7 @@ type Status struct {
 	Runtimes   map[string]string          `json:"runtimes"` // "python": "3.11.2"
 	Platform   string                     `json:"platform"` // "linux/amd64", "linux/arm/v7"
 	Functions  int                        `json:"functions"`
-	Outbox     []OutboxQueue              `json:"outbox,omitempty"` // what waits to be sent
+	Outbox     []OutboxQueue              `json:"outbox,omitempty"`   // what waits to be sent
 	Warnings   []string                   `json:"warnings,omitempty"` // such as a memory limit that is not enforced
 }
 

@@ -45,6 +45,9 @@ const (
 	directTime = time.Second
 	// relayTime bounds one try of the relay.
 	relayTime = 30 * time.Second
+	// aloneTime bounds one try of a message that is out alone: a broker that takes
+	// it and does not answer is found out.
+	aloneTime = 90 * time.Second
 )
 
 var (

@@ -177,11 +177,11 @@ func (o *Outbox) sendOne(ctx context.Context, q *outQueue, key string, m functio
 		hangUps = q.head.hangUps
 	}
 	o.mu.Unlock()
-	send := o.sink.Publish
+	send, limit := o.sink.Publish, relayTime
 	if hangUps > 0 {
-		send = o.sink.PublishAlone
+		send, limit = o.sink.PublishAlone, aloneTime
 	}
-	sctx, cancel := context.WithTimeout(ctx, relayTime)
+	sctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err = send(sctx, m)
 	if errors.Is(err, ErrHungUp) {
