@@ -280,13 +280,6 @@ func TestReadOnly(t *testing.T) {
 	runChild(t, c)
 }
 
-func TestDiskFull(t *testing.T) {
-	t.Parallel()
-	c := command(t.Context(), "disk", t.TempDir())
-	ownMounts(t, c)
-	runChild(t, c)
-}
-
 // TestCorrupt damages each of the store's kinds of files.
 func TestCorrupt(t *testing.T) {
 	t.Parallel()
