@@ -65,7 +65,6 @@ func child(mode, dir string) int {
 	run, ok := map[string]func(context.Context, string) error{
 		"commit":   childCommits,
 		"readonly": childReadOnly,
-		"corrupt":  childCorrupt,
 		"full":     childFull,
 		"start":    childStartFull,
 		"reckless": childReckless,
@@ -128,18 +127,6 @@ func childReadOnly(ctx context.Context, dir string) error {
 		if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), d) {
 			return fmt.Errorf("open in %s: %w", d, err)
 		}
-	}
-	return nil
-}
-
-// childCorrupt opens a store whose files are damaged.
-func childCorrupt(ctx context.Context, dir string) error {
-	s, err := etcd.Open(ctx, etcd.Config{Dir: dir, Start: 5 * time.Second})
-	if err == nil {
-		return errors.Join(errors.New("it opened"), s.Close())
-	}
-	if !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "damaged") {
-		return fmt.Errorf("the error does not say what is wrong: %w", err)
 	}
 	return nil
 }

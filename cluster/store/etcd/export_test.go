@@ -2,6 +2,8 @@ package etcd
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -46,8 +48,39 @@ func (s *Store) Left() int { return s.embedded.left }
 // Examine looks for damage.
 var Examine = examine
 
+// ReadLog reads one file of a log, the only one.
+func ReadLog(path string) error {
+	l := logCheck{}
+	_, err := l.readFile(path, 0, true, true)
+	return err
+}
+
+// Facts are what a store's health is told from.
+type Facts = facts
+
+// Assess tells the health.
+var Assess = assess
+
+// Room is a room on a disk: free beside what the reserve holds, and needed.
+func Room(free, held, need, last int64) room { return room{free, held, need, last} } //nolint:revive // only tests see it
+
 // CheckPages walks through a bbolt file.
 var CheckPages = checkPages
 
 // PageError is damage of a bbolt file.
 type PageError = pageError
+
+// Slow makes the store believe that its last commit took so long.
+func (s *Store) Slow(d time.Duration) {
+	s.pace.mu.Lock()
+	defer s.pace.mu.Unlock()
+	s.pace.slow, s.pace.at = d, time.Now()
+}
+
+// Meter is what was counted, in parts.
+func (s *Store) Meter() string {
+	m := &s.now.meter
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return fmt.Sprintf("%d of the log, %d of the database, %d of those before", m.log, m.written(), m.data)
+}

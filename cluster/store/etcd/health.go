@@ -89,64 +89,64 @@ func (s *state) disk(has room, err error) {
 
 // facts are what the health of a store is told from.
 type facts struct {
-	ended  error         // why it takes no calls any more
-	waits  error         // why there is no run now
-	oldest time.Duration // how long the oldest call waits
-	silent time.Duration // for how long an etcd outside has not answered, 0: it has
-	slow   time.Duration // what the last slow commit took, 0: none of late
-	seen   bool          // has is known
-	has    room
-	dir    string
-	full   bool // at the quota
-	used   int64
-	quota  int64
+	Ended  error         // why it takes no calls any more
+	Waits  error         // why there is no run now
+	Oldest time.Duration // how long the oldest call waits
+	Silent time.Duration // for how long an etcd outside has not answered, 0: it has
+	Slow   time.Duration // what the last slow commit took, 0: none of late
+	Seen   bool          // has is known
+	Has    room
+	Dir    string
+	Full   bool // at the quota
+	Used   int64
+	Quota  int64
 }
 
 // assess tells the health from the facts, the gravest first.
 func assess(f facts) (state, reason string) {
 	switch {
-	case f.ended != nil:
-		return store.StateDown, f.ended.Error()
-	case f.waits != nil:
-		return store.StateDown, fmt.Sprintf("the store does not run and is started again by itself: %v", f.waits)
-	case f.oldest >= noAnswer:
-		return store.StateDown, fmt.Sprintf("the store has not answered for %d s: is its disk, or the network to it, failing?", f.oldest/time.Second)
-	case f.silent > 0:
-		return store.StateDown, fmt.Sprintf("etcd has not answered for %d s: does it run, and does the network reach it?", f.silent/time.Second)
-	case f.seen && !f.has.deletes():
-		return store.StateDegraded, fmt.Sprintf("the disk is full: %d MiB left at %s, its reserve is used up and nothing can be written: free some", f.has.free>>20, f.dir)
-	case f.seen && !f.has.puts():
+	case f.Ended != nil:
+		return store.StateDown, f.Ended.Error()
+	case f.Waits != nil:
+		return store.StateDown, fmt.Sprintf("the store does not run and is started again by itself: %v", f.Waits)
+	case f.Oldest >= noAnswer:
+		return store.StateDown, fmt.Sprintf("the store has not answered for %d s: is its disk, or the network to it, failing?", f.Oldest/time.Second)
+	case f.Silent > 0:
+		return store.StateDown, fmt.Sprintf("etcd has not answered for %d s: does it run, and does the network reach it?", f.Silent/time.Second)
+	case f.Seen && !f.Has.deletes():
+		return store.StateDegraded, fmt.Sprintf("the disk is full: %d MiB left at %s, its reserve is used up and nothing can be written: free some", f.Has.free>>20, f.Dir)
+	case f.Seen && !f.Has.puts():
 		return store.StateDegraded, fmt.Sprintf("the disk is nearly full: %d MiB left at %s beside a reserve of %d MiB, %d MiB together are needed: only deletes pass, free some",
-			f.has.free>>20, f.dir, f.has.held>>20, f.has.need>>20)
-	case f.full:
-		return store.StateDegraded, fmt.Sprintf("the store is at its quota: %d of %d MiB are in use: delete something or raise the quota", f.used>>20, f.quota>>20)
-	case f.slow > 0:
-		return store.StateDegraded, fmt.Sprintf("the disk is slow: a commit took %.1f s of late: is the disk worn out, or busy with something else?", f.slow.Seconds())
+			f.Has.free>>20, f.Dir, f.Has.held>>20, f.Has.need>>20)
+	case f.Full:
+		return store.StateDegraded, fmt.Sprintf("the store is at its quota: %d of %d MiB are in use: delete something or raise the quota", f.Used>>20, f.Quota>>20)
+	case f.Slow > 0:
+		return store.StateDegraded, fmt.Sprintf("the disk is slow: a commit took %.1f s of late: is the disk worn out, or busy with something else?", f.Slow.Seconds())
 	}
 	return store.StateOK, ""
 }
 
 // Health implements store.Store.
 func (s *Store) Health() store.Health {
-	f := facts{slow: s.pace.last(), silent: s.pace.silent()}
+	f := facts{Slow: s.pace.last(), Silent: s.pace.silent()}
 	s.mu.Lock()
-	f.ended, f.waits = s.err, s.waits
+	f.Ended, f.Waits = s.err, s.waits
 	v := s.now
 	for _, c := range s.calls {
 		if !c.begun.IsZero() {
-			f.oldest = max(f.oldest, time.Since(c.begun))
+			f.Oldest = max(f.Oldest, time.Since(c.begun))
 		}
 	}
 	s.mu.Unlock()
 	if s.embedded != nil {
-		f.dir = s.embedded.cfg.Dir
+		f.Dir = s.embedded.cfg.Dir
 	}
 	if v != nil && v.etcd != nil && (v.tight.Load() || v.alarmed.Load()) {
-		f.full, f.used, f.quota = true, v.used(), v.quota
+		f.Full, f.Used, f.Quota = true, v.used(), v.quota
 	}
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
-	f.has, f.seen = s.state.has, s.state.seen
+	f.Has, f.Seen = s.state.has, s.state.seen
 	told, reason := assess(f)
 	h := &s.state.health
 	if h.State != told {

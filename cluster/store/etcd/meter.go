@@ -55,14 +55,14 @@ func (m *meter) add(n int64) {
 }
 
 // written is what the database has written since it was opened: the pages of
-// each transaction and, for each, one that names them, which is a write beyond
-// those of its pages.
+// each transaction and, for each transaction, one that names its root. That is
+// the write beyond those of the nodes.
 func (m *meter) written() int64 {
 	if m.db == nil {
 		return 0
 	}
 	st := m.db.Stats().TxStats
-	return st.GetPageAlloc() + (st.GetWrite()-st.GetPageCount())*m.page
+	return st.GetPageAlloc() + (st.GetWrite()-st.GetSpill())*m.page
 }
 
 // look is called often enough not to miss a file of the log.
@@ -80,14 +80,22 @@ func (m *meter) total() int64 {
 	return m.log + m.data + m.written()
 }
 
-// follow reads how far the log is.
+// follow reads how far the log is. A file that etcd has done with is cut to what
+// was written to it; the one that it writes to has room behind that.
 func (m *meter) follow() {
 	if m.logs == "" {
 		return
 	}
-	if to, err := os.Readlink(m.fd); m.fd == "" || err != nil || to != m.file {
+	m.advance()
+	to, err := os.Readlink(m.fd)
+	i, serr := os.Stat(m.file)
+	if m.fd == "" || err != nil || to != m.file || serr != nil || i.Size() <= m.at {
 		m.turn()
+		m.advance()
 	}
+}
+
+func (m *meter) advance() {
 	if at := position(m.fd); at > m.at {
 		m.log += at - m.at
 		m.at = at
@@ -97,7 +105,7 @@ func (m *meter) follow() {
 // turn goes over to the newest file of the log. What was still written to the
 // one before, which then has its size cut to what was written, counts.
 func (m *meter) turn() {
-	before := m.file
+	before, at := m.file, m.at
 	m.fd, m.file = "", ""
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -111,13 +119,18 @@ func (m *meter) turn() {
 	}
 	switch {
 	case m.file == "":
-		m.file = before // etcd changes over at this moment: look again
+		m.file = before // etcd changes over at this moment, or has ended
 	case before == "":
 		m.at = position(m.fd) // what was there
 	case m.file != before:
-		if i, err := os.Stat(before); err == nil {
-			m.log += max(i.Size()-m.at, 0)
+		all, _ := os.ReadDir(m.logs)
+		for _, d := range all { // between the two as well, if there were more
+			path := filepath.Join(m.logs, d.Name())
+			if i, err := d.Info(); err == nil && path >= before && path < m.file {
+				m.log += i.Size()
+			}
 		}
+		m.log -= at
 		m.at = 0
 	}
 }
