@@ -62,7 +62,7 @@ type Facts = facts
 var Assess = assess
 
 // Room is a room on a disk: free beside what the reserve holds, and needed.
-func Room(free, held, need, last int64) room { return room{free, held, need, last} } //nolint:revive // only tests see it
+func Room(free, held, need, last int64) room { return room{free, held, need, last} }
 
 // CheckPages walks through a bbolt file.
 var CheckPages = checkPages

@@ -139,7 +139,7 @@ func (p *pages) page(id uint64) ([]byte, error) {
 		return nil, &pageError{id, "is referred to and lies outside of the file"}
 	}
 	head := make([]byte, pageHead)
-	if _, err := p.file.ReadAt(head, int64(id)*p.size); err != nil { //nolint:gosec // less than the file's size
+	if _, err := p.file.ReadAt(head, int64(id)*p.size); err != nil {
 		return nil, pageReadError(id, err)
 	}
 	more := uint64(binary.NativeEndian.Uint32(head[12:]))
@@ -152,7 +152,7 @@ func (p *pages) page(id uint64) ([]byte, error) {
 		}
 		p.seen[i] = true
 	}
-	b := make([]byte, int64(more+1)*p.size) //nolint:gosec // less than the file's size
+	b := make([]byte, int64(more+1)*p.size)
 	if _, err := p.file.ReadAt(b, int64(id)*p.size); err != nil {
 		return nil, pageReadError(id, err)
 	}
@@ -187,9 +187,9 @@ func (p *pages) elements(b []byte, id uint64, bucket []byte, depth int) error {
 		} else {
 			from, keySize, valueSize = uint64(le.Uint32(h[4:])), uint64(le.Uint32(h[8:])), uint64(le.Uint32(h[12:]))
 		}
-		from += uint64(at) //nolint:gosec // not negative
+		from += uint64(at)
 		end := from + keySize + valueSize
-		if from < uint64(pageHead+count*elemHead) && keySize+valueSize > 0 || end > uint64(len(b)) { //nolint:gosec // not negative
+		if from < uint64(pageHead+count*elemHead) && keySize+valueSize > 0 || end > uint64(len(b)) {
 			return &pageError{id, fmt.Sprintf("has an element %d that lies outside of it", i)}
 		}
 		key, value := b[from:from+keySize], b[from+keySize:end]

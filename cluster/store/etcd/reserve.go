@@ -72,7 +72,7 @@ func newReserve(dir, path string, size int64, log *slog.Logger) (*reserve, error
 	if err := unix.Statfs(dir, &st); err != nil {
 		return nil, fmt.Errorf("read the size of the disk at %s: %w", dir, err)
 	}
-	total := int64(st.Blocks) * int64(st.Bsize) //nolint:gosec,unconvert // no disk has 8 EiB; Bsize is narrower on other machines
+	total := int64(st.Blocks) * int64(st.Bsize) //nolint:unconvert // it is narrower on other machines
 	r := &reserve{
 		dir: dir, path: path, log: log,
 		size: min(size, total/reservePart),
@@ -134,13 +134,17 @@ func (r *reserve) release(free int64) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("give back the reserve: %w", err)
 	}
+	held := r.held
+	r.held = 0
 	for begun := time.Now(); time.Since(begun) < freeWait; time.Sleep(freeWait / 100) {
 		now, err := freeBytes(r.dir)
-		if err != nil || now >= free+r.held/2 {
+		if err != nil {
+			return err
+		}
+		if now >= free+held/2 {
 			break
 		}
 	}
-	r.held = 0
 	return nil
 }
 
@@ -184,5 +188,5 @@ func freeBytes(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("read the free space at %s: %w", dir, err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec,unconvert // no disk has 8 EiB; Bsize is narrower on other machines
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // it is narrower on other machines
 }

@@ -147,9 +147,9 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create its directory: %w", err)
 	}
-	real, err := filepath.EvalSymlinks(cfg.Dir)
+	path, err := filepath.EvalSymlinks(cfg.Dir)
 	if err == nil {
-		real, err = filepath.Abs(real)
+		path, err = filepath.Abs(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find its directory: %w", err)
@@ -160,7 +160,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := newStore(cfg.Logger)
 	e := &embedded{
-		cfg: cfg, files: filepath.Join(real, dataName),
+		cfg: cfg, files: filepath.Join(path, dataName),
 		unlock: func() { _ = held.Close() },
 		kept:   make(chan struct{}),
 	}

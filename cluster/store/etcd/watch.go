@@ -19,7 +19,7 @@ const watchQueue = 16
 // Watch implements store.Store.
 func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func([]store.Event) error) error {
 	what := fmt.Sprintf("watch keys under %q", prefix)
-	if ctx.Err() != nil {
+	if ended(ctx) {
 		return nil // the end of ctx is how a watch ends well
 	}
 	if revision < 0 {
@@ -31,7 +31,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 		switch {
 		case errors.As(err, &own):
 			return own.err
-		case ctx.Err() != nil:
+		case ended(ctx):
 			return nil
 		case errors.Is(err, store.ErrUnavailable):
 			s.back(ctx) // and then on from there
@@ -43,6 +43,8 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 		revision = next
 	}
 }
+
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // watchOnce watches for as long as one run of etcd lasts and returns the
 // revision to go on from, 0 where it is not known yet.

@@ -101,7 +101,8 @@ func (s *Store) enter(ctx context.Context, what string) error {
 	return nil
 }
 
-// Health implements store.Store: ok, unless SetHealth has said otherwise.
+// Health implements store.Store: ok, unless SetHealth has said otherwise, and
+// down once it is closed.
 func (s *Store) Health() store.Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -463,6 +464,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	if !s.closed {
 		s.closed = true
+		s.health = store.Health{State: store.StateDown, Reason: store.ErrClosed.Error(), Since: time.Now()}
 		for _, l := range s.leases {
 			l.timer.Stop()
 		}
