@@ -18,6 +18,10 @@ var (
 	ErrCompacted = errors.New("revision is compacted")
 	// ErrLeaseGone: the lease of a write has expired; take a new one and try again.
 	ErrLeaseGone = errors.New("lease has expired")
+	// ErrUnavailable: the store does not answer for the time being, as while it
+	// starts anew after a failure or its disk has no room left at all. It goes
+	// on by itself: wait and try again.
+	ErrUnavailable = errors.New("store is not available for the time being")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store is closed")
 	// ErrInvalid: the request makes no sense, such as an empty key, two ops on
@@ -97,13 +101,14 @@ type Store interface {
 	// Commit applies every op, atomically and durably, if every guard holds,
 	// and returns the new revision; else it changes nothing and returns
 	// ErrConflict. No two ops may touch one key (ErrInvalid). With no ops it
-	// only checks the guards. The errors of this package but ErrClosed mean that
-	// nothing was changed; any other, the end of ctx among them, leaves it open.
+	// only checks the guards. The errors of this package but ErrClosed and
+	// ErrUnavailable mean that nothing was changed; any other, the end of ctx
+	// among them, leaves it open.
 	Commit(ctx context.Context, guards []Guard, ops []Op) (revision int64, err error)
 	// Watch calls f with each change under prefix from revision on (0: from
 	// now), in order, until ctx is done (nil), f fails (its error) or the
 	// revision is compacted (ErrCompacted). The changes of one commit come in
-	// one call.
+	// one call. A store that is not available for a while only delays it.
 	Watch(ctx context.Context, prefix string, revision int64, f func([]Event) error) error
 	// Grant makes a lease that ends ttl after it was last renewed, or some
 	// seconds later, never sooner. Keys put with it go when it ends.
@@ -116,6 +121,9 @@ type Store interface {
 	// Deleted entries count until their history is compacted. quota is 0 where
 	// it is not known.
 	Size(ctx context.Context) (used, quota int64, err error)
+	// Health says how the store is, at once and from what it knows: it asks no
+	// disk and no network.
+	Health() Health
 	// Close ends the calls in progress with ErrClosed, waits for them and
 	// releases the store. It is not to be called from the function of a Watch.
 	// Calling it again does nothing.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,13 +34,16 @@ func command(ctx context.Context, mode, dir string) *exec.Cmd {
 	return c
 }
 
-// ownMounts gives a child a mount namespace, which takes root.
+// ownMounts gives a child a mount namespace and, without root, a user namespace
+// that it takes.
 func ownMounts(t *testing.T, c *exec.Cmd) {
 	t.Helper()
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() != 0 {
-		t.Skip("mounting a file system of its own takes root")
+		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
-	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 }
 
 // runChild runs a child that says "ok" when all is as it should be, else why not.
@@ -63,9 +65,9 @@ func child(mode, dir string) int {
 	run, ok := map[string]func(context.Context, string) error{
 		"commit":   childCommits,
 		"readonly": childReadOnly,
-		"corrupt":  childCorrupt,
-		"disk":     childDisk,
-		"diskfull": childDiskFull,
+		"full":     childFull,
+		"start":    childStartFull,
+		"reckless": childReckless,
 	}[mode]
 	if !ok {
 		fmt.Println("unknown mode", mode)
@@ -127,104 +129,4 @@ func childReadOnly(ctx context.Context, dir string) error {
 		}
 	}
 	return nil
-}
-
-// childCorrupt opens a store whose files are damaged.
-func childCorrupt(ctx context.Context, dir string) error {
-	s, err := etcd.Open(ctx, etcd.Config{Dir: dir, Start: 5 * time.Second})
-	if err == nil {
-		return errors.Join(errors.New("it opened"), s.Close())
-	}
-	if !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "damaged") {
-		return fmt.Errorf("the error does not say what is wrong: %w", err)
-	}
-	return nil
-}
-
-// childDisk lets a store fill a small disk in a process of its own, makes room
-// and looks for what was acknowledged.
-func childDisk(ctx context.Context, dir string) error {
-	if err := mount(dir, "size=96m", 0); err != nil {
-		return err
-	}
-	c := command(ctx, "diskfull", dir)
-	out, err := c.Output()
-	if err != nil || !strings.HasSuffix(string(out), "ok\n") {
-		return fmt.Errorf("the store on a full disk: %w\n%s", err, out)
-	}
-	data := filepath.Join(dir, "data")
-	if _, err := etcd.Open(ctx, etcd.Config{Dir: data}); !errors.Is(err, store.ErrFull) {
-		return fmt.Errorf("open on a full disk: %w", err)
-	}
-	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
-		return err
-	}
-	s, err := etcd.Open(ctx, etcd.Config{Dir: data})
-	if err != nil {
-		return err
-	}
-	e, _, err := s.Get(ctx, "kept", store.Read{})
-	if err != nil || string(e.Value) != "1" {
-		return fmt.Errorf("what was acknowledged: %q, %w", e.Value, err)
-	}
-	if err := put(ctx, s, "new", "1"); err != nil {
-		return err
-	}
-	return s.Close()
-}
-
-func childDiskFull(ctx context.Context, dir string) error {
-	s, err := etcd.Open(ctx, etcd.Config{Dir: filepath.Join(dir, "data")})
-	if err != nil {
-		return err
-	}
-	if err := put(ctx, s, "kept", "1"); err != nil {
-		return err
-	}
-	if err := fill(filepath.Join(dir, "filler")); err != nil {
-		return err
-	}
-	if err := put(ctx, s, "refused", "1"); !errors.Is(err, store.ErrFull) || !strings.Contains(err.Error(), dir) {
-		return fmt.Errorf("a put on a full disk: %w", err)
-	}
-	// Deletes are let through, so enough of them meet the end of the disk. Long
-	// keys fill the log soonest.
-	for i := 0; ; i++ {
-		_, err := s.Commit(ctx, nil, []store.Op{{Key: fmt.Sprint(i) + strings.Repeat("k", 1<<20), Delete: true}})
-		if err == nil && i < 100 {
-			continue
-		}
-		if !errors.Is(err, etcd.ErrFailed) || !errors.Is(err, unix.ENOSPC) {
-			return fmt.Errorf("delete %d on a full disk: %w", i, err)
-		}
-		break
-	}
-	select {
-	case <-s.Done():
-	default:
-		return errors.New("it is not done")
-	}
-	if err := s.Err(); !errors.Is(err, etcd.ErrFailed) {
-		return fmt.Errorf("its reason: %w", err)
-	}
-	if _, _, err := s.Get(ctx, "kept", store.Read{}); !errors.Is(err, etcd.ErrFailed) {
-		return fmt.Errorf("a read of a store that failed: %w", err)
-	}
-	return s.Close()
-}
-
-// fill writes a file until the disk is full.
-func fill(path string) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	b := make([]byte, 4096)
-	for err == nil {
-		_, err = f.Write(b)
-	}
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, io.ErrShortWrite) {
-		return err
-	}
-	return f.Close()
 }

@@ -29,28 +29,34 @@ func (s *Store) commit(ctx context.Context, guards []store.Guard, ops []store.Op
 	if err := store.Check(guards, ops); err != nil {
 		return 0, err
 	}
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, shortCall)
 	if err != nil {
 		return 0, err
 	}
 	defer end()
 	then, cost := writes(ops)
-	if cost > 0 && s.server != nil {
-		if err := s.admit(ctx, cost); err != nil {
+	if len(ops) > 0 && s.embedded != nil {
+		if err := s.admit(ctx, v, cost); err != nil {
 			return 0, err
 		}
 	}
-	cmps, err := s.compares(ctx, guards)
+	cmps, err := v.compares(ctx, guards)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := s.client.Txn(ctx).If(cmps...).Then(then...).Commit()
+	begun := time.Now()
+	resp, err := ask(ctx, v, func() (*clientv3.TxnResponse, error) {
+		return v.client.Txn(ctx).If(cmps...).Then(then...).Commit()
+	})
+	if err == nil && len(ops) > 0 {
+		s.pace.took(time.Since(begun))
+	}
 	switch {
-	case errors.Is(err, rpctypes.ErrNoSpace) && s.server != nil:
+	case errors.Is(err, rpctypes.ErrNoSpace) && s.embedded != nil:
 		// A standing alarm, or a write that met etcd's own limit in a race and
 		// was applied nevertheless: so not ErrFull, which would promise that
 		// nothing was changed.
-		s.server.alarmed.Store(true)
+		v.alarmed.Store(true)
 		return 0, fmt.Errorf("etcd is at its own limit, the write may have taken place: %w", err)
 	case err != nil:
 		return 0, translate(ctx, err)
@@ -80,7 +86,7 @@ func writes(ops []store.Op) (then []clientv3.Op, cost int64) {
 
 // compares turns guards into etcd's; those of a range as the package says. It
 // returns ErrConflict where it sees already that one does not hold.
-func (s *Store) compares(ctx context.Context, guards []store.Guard) ([]clientv3.Cmp, error) {
+func (v *server) compares(ctx context.Context, guards []store.Guard) ([]clientv3.Cmp, error) {
 	var cmps []clientv3.Cmp
 	for _, g := range guards {
 		if !g.Prefix {
@@ -92,7 +98,9 @@ func (s *Store) compares(ctx context.Context, guards []store.Guard) ([]clientv3.
 			cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(from).WithRange(end), "<", 1))
 			continue
 		}
-		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithKeysOnly(), clientv3.WithLimit(int64(g.Count)+1))
+		resp, err := ask(ctx, v, func() (*clientv3.GetResponse, error) {
+			return v.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithKeysOnly(), clientv3.WithLimit(int64(g.Count)+1))
+		})
 		if err != nil {
 			return nil, fmt.Errorf("list the guarded keys under %q: %w", g.Key, translate(ctx, err))
 		}
@@ -118,18 +126,18 @@ func (s *Store) Grant(ctx context.Context, ttl time.Duration) (store.LeaseID, er
 	if ttl <= 0 {
 		return 0, fmt.Errorf("%s: %w: it must last", what, store.ErrInvalid)
 	}
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, shortCall)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", what, err)
 	}
 	defer end()
-	if s.server != nil {
-		if err := s.admit(ctx, putOverhead); err != nil {
+	if s.embedded != nil {
+		if err := s.admit(ctx, v, putOverhead); err != nil {
 			return 0, fmt.Errorf("%s: %w", what, err)
 		}
 	}
 	seconds := int64((ttl + time.Second - 1) / time.Second)
-	resp, err := s.client.Grant(ctx, seconds)
+	resp, err := ask(ctx, v, func() (*clientv3.LeaseGrantResponse, error) { return v.client.Grant(ctx, seconds) })
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", what, translate(ctx, err))
 	}
@@ -139,12 +147,15 @@ func (s *Store) Grant(ctx context.Context, ttl time.Duration) (store.LeaseID, er
 // Renew implements store.Store.
 func (s *Store) Renew(ctx context.Context, id store.LeaseID) error {
 	what := fmt.Sprintf("renew lease %x", int64(id))
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, shortCall)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer end()
-	if _, err := s.client.KeepAliveOnce(ctx, clientv3.LeaseID(id)); err != nil {
+	_, err = ask(ctx, v, func() (*clientv3.LeaseKeepAliveResponse, error) {
+		return v.client.KeepAliveOnce(ctx, clientv3.LeaseID(id))
+	})
+	if err != nil {
 		return fmt.Errorf("%s: %w", what, translate(ctx, err))
 	}
 	return nil
@@ -153,12 +164,17 @@ func (s *Store) Renew(ctx context.Context, id store.LeaseID) error {
 // Revoke implements store.Store.
 func (s *Store) Revoke(ctx context.Context, id store.LeaseID) error {
 	what := fmt.Sprintf("revoke lease %x", int64(id))
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, shortCall)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer end()
-	_, err = s.client.Revoke(ctx, clientv3.LeaseID(id))
+	if s.embedded != nil {
+		if err := s.admit(ctx, v, 0); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	_, err = ask(ctx, v, func() (*clientv3.LeaseRevokeResponse, error) { return v.client.Revoke(ctx, clientv3.LeaseID(id)) })
 	if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return fmt.Errorf("%s: %w", what, translate(ctx, err))
 	}
@@ -170,6 +186,8 @@ func (s *Store) Revoke(ctx context.Context, id store.LeaseID) error {
 // context's reason: that of the caller, or the store's own end.
 func translate(ctx context.Context, err error) error {
 	switch {
+	case errors.Is(err, store.ErrUnavailable):
+		return err
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		// Of an etcd outside. The one write that takes it over its quota gets
 		// this answer too, although it was applied; what follows is not.

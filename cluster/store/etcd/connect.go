@@ -63,7 +63,7 @@ func connect(ctx context.Context, r Remote) (*Store, error) {
 		_ = client.Close()
 		return nil, translate(ctx, err)
 	}
-	s.client = client
+	s.serve(&server{client: client, pace: &s.pace})
 	s.close = func() { _ = client.Close() }
 	return s, nil
 }

@@ -17,12 +17,47 @@
 // freed before a write is refused. An alarm that stands nevertheless is undone
 // by Maintain.
 //
-// etcd ends the process when it cannot write to its disk or finds its files
-// damaged. Here that becomes an error: of Open, or of every later call once
-// Done is closed. What failed in that way cannot be opened again by the same
-// process, since etcd's goroutines may still hold its files: end it and let its
-// supervisor start it anew. To keep it rare, writes are refused while the disk
-// has less than a small reserve.
+// # A disk that fills up
+//
+// The store keeps a reserve file in its directory: blocks that are allocated and
+// hold nothing (DefaultReserve, at most an eighth of the disk). With free for
+// what the disk has left beside it, and by every look at the disk, which is once
+// a second and ahead of every write:
+//
+//	free + reserve < whole reserve + putRoom   puts and new leases: ErrFull
+//	free < giveRoom                            the reserve is given back
+//	free < lastRoom                            deletes too: ErrUnavailable
+//	free + reserve >= whole reserve + putRoom + takeRoom
+//	                                           the reserve is made whole again
+//
+// In between, deletes, the ends of leases and compaction pass. Since what the
+// reserve still holds counts as free for puts, giving it back does not invite
+// them. Reads are served all the while.
+//
+// # A run that fails
+//
+// etcd ends the process when it cannot write to its disk. Here it ends a run:
+// the store takes nothing that this run answers for true any more, ends the calls
+// in progress with ErrUnavailable, keeps the run from its files (see
+// server.disarm), ends it, and starts another in this process, with a back-off
+// and not before there is room. A commit that was in progress may have taken
+// place or not. A watch goes on in the next run where it was. All leases begin
+// their time anew.
+//
+// A start on a disk with no room is the same: Open returns, calls fail with
+// ErrUnavailable, Health says why, and the start is tried again. Reads are not
+// served from the database meanwhile: it may lag behind the log by a second of
+// acknowledged commits.
+//
+// The store fails for good (Done, ErrFailed) when its files are damaged, its
+// member was removed, or runs that failed do not end: the process has to go on
+// without it, or start anew.
+//
+// # Damage
+//
+// Before each start the files are read and examined (see examine), since etcd
+// panics, waits for ever or goes on without what is lost, depending on what is
+// damaged. The error names the file and how to restore.
 //
 // # Guards of a range
 //

@@ -29,7 +29,7 @@ func clean(dir string) (first bool, err error) {
 		}
 		return true, nil
 	}
-	switch _, err := os.Stat(data); {
+	switch _, err := os.Stat(filepath.Join(data, "member")); {
 	case err == nil:
 		return false, nil
 	case !errors.Is(err, fs.ErrNotExist):

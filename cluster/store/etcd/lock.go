@@ -32,11 +32,8 @@ func lock(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("%w by %s, which holds %s: stop it, or use another directory", ErrInUse, holder(f), path)
 	}
 	if err := f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-		if err != nil {
-			_ = f.Close()
-			return nil, fmt.Errorf("write %s: %w", path, err)
-		}
+		// It only names us to the next one, and a full disk has no room for it.
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	return f, nil
 }

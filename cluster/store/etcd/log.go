@@ -15,6 +15,8 @@ const (
 	keyErr       = "err"
 	keyUsed      = "used_bytes"
 	keyFile      = "file_bytes"
+	keyFree      = "free_bytes"
+	keyReserve   = "reserve_bytes"
 )
 
 // quiet are the start of warnings that etcd gives as it starts: about what is so
@@ -27,9 +29,25 @@ var quiet = []string{
 	"failed to update storage version",
 }
 
+// goesOn are the messages after which a goroutine of etcd that fails may go on,
+// so that the run ends in order and lets go of what it holds. By then the store
+// believes the run nothing more and its files are out of its reach, see
+// server.disarm. After any other, the goroutine ends where it is: etcd does not
+// expect to go on from there.
+var goesOn = map[string]bool{
+	"failed to save Raft hard state and entries": true, // the log
+	"failed to close Raft storage":               true,
+	"failed to commit tx":                        true, // the database
+	"failed to rollback tx":                      true,
+	"failed to save snapshot":                    true,
+	"failed to purge wal file":                   true,
+	"failed to purge snap file":                  true,
+	"failed to purge snap db file":               true,
+}
+
 // bridge hands etcd's warnings and errors to log until done: what it says as it
-// is closed is of no use. Where etcd would end the process, fatal is told why
-// and only the goroutine ends.
+// is closed is of no use. Where etcd would end the process, fatal is told why,
+// and at most the goroutine ends.
 func bridge(log *slog.Logger, done <-chan struct{}, fatal func(error)) *zap.Logger {
 	end := endGoroutine{fatal}
 	return zap.New(slogCore{log: log, done: done}, zap.WithFatalHook(end), zap.WithPanicHook(end))
@@ -94,6 +112,9 @@ type endGoroutine struct{ fatal func(error) }
 // OnWrite implements zapcore.CheckWriteHook.
 func (h endGoroutine) OnWrite(ce *zapcore.CheckedEntry, fs []zapcore.Field) {
 	h.fatal(reason(ce.Message, fs))
+	if goesOn[ce.Message] {
+		return
+	}
 	zapcore.WriteThenGoexit.OnWrite(ce, fs)
 }
 

@@ -12,16 +12,11 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/storage/schema"
-	"golang.org/x/sys/unix"
 )
 
 const (
-	// reserve is what has to be free on the disk for a write to be taken: two
-	// log segments, what may wait for the next batch, and as much again for
-	// the pages that bbolt copies. Beyond it etcd would not survive.
-	reserve = 32 << 20
 	// batchBytes bounds what waits for the next batch, so that neither the
-	// reserve nor the count of the bytes in use is outrun.
+	// room on the disk nor the count of the bytes in use is outrun.
 	batchBytes = 8 << 20
 	// Where maintenance did not help, writes look for room again this often.
 	fullEvery = time.Second
@@ -31,20 +26,30 @@ const (
 )
 
 // admit lets a write of so many bytes pass, or returns ErrFull. Where history
-// takes the room, it is compacted first.
-func (s *Store) admit(ctx context.Context, cost int64) error {
-	v := s.server
-	free, err := freeBytes(v.dir)
+// takes the room, it is compacted first. One that costs nothing only deletes.
+func (s *Store) admit(ctx context.Context, v *server, cost int64) error {
+	has, err := v.disk.look()
 	if err != nil {
 		return err
 	}
-	if free < reserve {
-		return fmt.Errorf("%w: the disk of %s has %d MiB left, %d MiB are needed: free some",
-			store.ErrFull, v.dir, free>>20, reserve>>20)
+	switch {
+	case !has.deletes():
+		return fmt.Errorf("%w: the disk of %s has %d MiB left, %d MiB are needed to delete anything: free some",
+			store.ErrUnavailable, v.dir, has.free>>20, has.last>>20)
+	case cost == 0:
+		return nil
+	case !has.puts():
+		return fmt.Errorf("%w: the disk of %s has %d MiB left beside a reserve of %d MiB, together %d MiB are needed: free some",
+			store.ErrFull, v.dir, has.free>>20, has.held>>20, has.need>>20)
 	}
 	if v.pending.Add(cost) > batchBytes {
 		v.pending.Store(0)
-		v.etcd.Server.Backend().ForceCommit()
+		if _, err := ask(ctx, v, func() (struct{}, error) {
+			v.etcd.Server.Backend().ForceCommit()
+			return struct{}{}, nil
+		}); err != nil {
+			return err
+		}
 	}
 	roomy := func() bool { return v.fits(cost) && !v.alarmed.Load() }
 	if !roomy() {
@@ -52,7 +57,7 @@ func (s *Store) admit(ctx context.Context, cost int64) error {
 		if v.tight.Load() {
 			every = fullEvery
 		}
-		if err := s.maintain(ctx, every, roomy); err != nil {
+		if err := s.maintain(ctx, v, every, roomy); err != nil {
 			return err
 		}
 		tight := !v.fits(cost)
@@ -63,7 +68,7 @@ func (s *Store) admit(ctx context.Context, cost int64) error {
 		return nil
 	}
 	if v.used() > v.quota/4*3 || v.size() > v.quota+v.quota/8 {
-		s.maintainAhead(ctx)
+		s.maintainAhead(ctx, v)
 	}
 	return nil
 }
@@ -89,13 +94,13 @@ func limit(quota int64) int64 { return quota + quota/4 + 2*batchBytes }
 // so by itself when it is full or about to be. While it shrinks the file, other
 // calls wait. It does nothing for an etcd outside, whose operator sees to it.
 func (s *Store) Maintain(ctx context.Context) error {
-	if s.server == nil {
+	if s.embedded == nil {
 		return nil
 	}
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, longCall)
 	if err == nil {
 		defer end()
-		err = s.maintain(ctx, 0, func() bool { return false })
+		err = s.maintain(ctx, v, 0, func() bool { return false })
 	}
 	if err != nil {
 		return fmt.Errorf("maintain the store: %w", err)
@@ -104,12 +109,11 @@ func (s *Store) Maintain(ctx context.Context) error {
 }
 
 // maintainAhead starts maintenance in the background unless there was some of late.
-func (s *Store) maintainAhead(ctx context.Context) {
-	v := s.server
+func (s *Store) maintainAhead(ctx context.Context, v *server) {
 	if time.Since(time.Unix(0, v.maintained.Load())) < aheadEvery || !v.ahead.CompareAndSwap(false, true) {
 		return
 	}
-	ctx, end, err := s.begin(context.WithoutCancel(ctx))
+	ctx, now, end, err := s.begin(context.WithoutCancel(ctx), longCall)
 	if err != nil {
 		v.ahead.Store(false)
 		return
@@ -117,7 +121,7 @@ func (s *Store) maintainAhead(ctx context.Context) {
 	go func() {
 		defer end()
 		defer v.ahead.Store(false)
-		if err := s.maintain(ctx, aheadEvery, func() bool { return false }); err != nil && ctx.Err() == nil {
+		if err := s.maintain(ctx, now, aheadEvery, func() bool { return false }); err != nil && ctx.Err() == nil {
 			s.log.Warn("maintenance of the store did not succeed", keyErr, err)
 		}
 	}()
@@ -125,8 +129,7 @@ func (s *Store) maintainAhead(ctx context.Context) {
 
 // maintain is Maintain, one at a time, unless there was some in the last every
 // or there is enough room by the time that it is its turn.
-func (s *Store) maintain(ctx context.Context, every time.Duration, enough func() bool) error {
-	v := s.server
+func (s *Store) maintain(ctx context.Context, v *server, every time.Duration, enough func() bool) error {
 	select {
 	case v.maintaining <- struct{}{}:
 		defer func() { <-v.maintaining }()
@@ -139,23 +142,30 @@ func (s *Store) maintain(ctx context.Context, every time.Duration, enough func()
 	defer func() { v.maintained.Store(time.Now().UnixNano()) }()
 	usedBefore, sizeBefore := v.used(), v.size()
 	if rev := v.etcd.Server.KV().Rev(); rev > v.compacted {
-		_, err := s.client.Compact(ctx, rev, clientv3.WithCompactPhysical())
+		_, err := ask(ctx, v, func() (*clientv3.CompactResponse, error) {
+			return v.client.Compact(ctx, rev, clientv3.WithCompactPhysical())
+		})
 		if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 			return fmt.Errorf("compact its history: %w", translate(ctx, err))
 		}
 		v.compacted = rev
-		v.settle(ctx)
+		if _, err := ask(ctx, v, func() (struct{}, error) { v.settle(ctx); return struct{}{}, nil }); err != nil {
+			return translate(ctx, err)
+		}
 	}
 	noSpace := slices.ContainsFunc(v.etcd.Server.Alarms(), func(a *etcdserverpb.AlarmMember) bool {
 		return a.Alarm == etcdserverpb.AlarmType_NOSPACE
 	})
 	if waste := v.size() - v.used(); waste > v.quota/2 || noSpace && waste > 0 || v.size() > v.quota && waste > v.quota/8 {
-		if err := v.defragment(); err != nil {
+		if _, err := ask(ctx, v, func() (struct{}, error) { return struct{}{}, v.defragment() }); err != nil {
 			return err
 		}
 	}
 	if noSpace && v.size() < limit(v.quota)-batchBytes {
-		if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+		_, err := ask(ctx, v, func() (*clientv3.AlarmResponse, error) {
+			return v.client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+		})
+		if err != nil {
 			return fmt.Errorf("undo its alarm: %w", translate(ctx, err))
 		}
 		noSpace = false
@@ -172,12 +182,15 @@ func (v *server) defragment() error {
 	if err != nil {
 		return err
 	}
-	if need := v.used() + reserve; free < need {
+	if need := v.used() + putRoom; free < need {
 		return fmt.Errorf("%w: to shrink the file the disk of %s needs %d MiB free and has %d", store.ErrFull, v.dir, need>>20, free>>20)
 	}
+	v.meter.close() // the database that it counts for goes
+	defer v.meter.open(v)
 	if err := v.etcd.Server.Backend().Defrag(); err != nil {
 		return fmt.Errorf("defragment its file: %w", err)
 	}
+	v.meter.add(v.size())
 	return nil
 }
 
@@ -211,25 +224,17 @@ func (v *server) settle(ctx context.Context) {
 	}
 }
 
-// freeBytes is what is free to us on the file system of dir.
-func freeBytes(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("read the free space at %s: %w", dir, err)
-	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // it is narrower on other machines
-}
-
 // Compact forgets what was before revision: reads and watches of older ones
 // fail with ErrCompacted. The embedded etcd does so by itself, see Maintain.
 func (s *Store) Compact(ctx context.Context, revision int64) error {
 	what := fmt.Sprintf("compact to revision %d", revision)
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, longCall)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer end()
-	if _, err := s.client.Compact(ctx, revision); err != nil {
+	_, err = ask(ctx, v, func() (*clientv3.CompactResponse, error) { return v.client.Compact(ctx, revision) })
+	if err != nil {
 		return fmt.Errorf("%s: %w", what, translate(ctx, err))
 	}
 	return nil

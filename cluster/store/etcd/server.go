@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 
 	"github.com/edgefn/edgefn/cluster/store"
@@ -64,6 +63,9 @@ type Config struct {
 	Quota  int64         // bytes of entries and history; 0: DefaultQuota. The file may be larger by a quarter and 16 MiB
 	Start  time.Duration // how long the start may take; 0: DefaultStart
 	Logger *slog.Logger  // nil discards
+	// Reserve is the bytes of disk kept back for a store in need, at most an
+	// eighth of the disk; 0: DefaultReserve.
+	Reserve int64
 }
 
 func (c *Config) defaults() {
@@ -72,6 +74,9 @@ func (c *Config) defaults() {
 	}
 	if c.Quota == 0 {
 		c.Quota = DefaultQuota
+	}
+	if c.Reserve == 0 {
+		c.Reserve = DefaultReserve
 	}
 	if c.Start == 0 {
 		c.Start = DefaultStart
@@ -89,30 +94,38 @@ func (c *Config) validate() error {
 	if c.Quota < minQuota || c.Quota > maxQuota {
 		errs = append(errs, fmt.Errorf("quota of %d bytes: from %d to %d", c.Quota, int64(minQuota), int64(maxQuota)))
 	}
+	if c.Reserve < 0 || c.Reserve > maxQuota {
+		errs = append(errs, fmt.Errorf("reserve of %d bytes: from 1 to %d, or 0 for %d", c.Reserve, int64(maxQuota), int64(DefaultReserve)))
+	}
 	return errors.Join(errs...)
-}
-
-// server is the embedded etcd.
-type server struct {
-	dir   string
-	quota int64
-	etcd  *embed.Etcd
-
-	pending    atomic.Int64 // bytes admitted since the batch was last ended for them
-	alarmed    atomic.Bool  // etcd is at its own limit and takes no put
-	tight      atomic.Bool  // the last maintenance for a write made too little room
-	ahead      atomic.Bool  // maintenance is under way in the background
-	maintained atomic.Int64 // when it last ended, Unix nanoseconds
-
-	maintaining chan struct{} // one token: held by who maintains
-	compacted   int64         // revision last compacted; of the token's holder
 }
 
 // segments sets etcd's package-wide size of log files, once, before any start.
 var segments = sync.OnceFunc(func() { wal.SegmentSizeBytes = segmentBytes })
 
+// embedded is what a store has for its runs of etcd, one after the other.
+type embedded struct {
+	cfg    Config
+	files  string // etcd's directory, by its real path
+	socket peerSocket
+	disk   *reserve
+	unlock func() // lets go of the directory and the socket
+
+	// Of who starts and ends runs: Open, then the keeper.
+	runs  int  // started
+	left  int  // that could not be ended
+	taken bool // by a start that was given up and has the directory until it ends
+
+	stop func()        // ends the keeper
+	kept chan struct{} // closed when it has ended
+	past atomic.Int64  // bytes written by the runs that have ended
+	told atomic.Int64  // what Written said last
+}
+
 // Open starts etcd in this process on a directory and returns when it serves.
-// ctx bounds the start only; the caller closes the store.
+// Where the disk has no room for that, it returns nevertheless: calls fail with
+// ErrUnavailable, Health says why, and the store starts by itself once there is
+// room. ctx bounds the start only; the caller closes the store.
 //
 // The memory settings of the process (GOGC, GOMEMLIMIT) are the caller's.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
@@ -124,84 +137,67 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-func open(ctx context.Context, cfg Config) (_ *Store, err error) {
+func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if err := finishRestore(cfg.Dir); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create its directory: %w", err)
 	}
+	path, err := filepath.EvalSymlinks(cfg.Dir)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find its directory: %w", err)
+	}
 	held, err := lock(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	undo := []func(){func() { _ = held.Close() }}
-	release := func() {
-		for i := len(undo) - 1; i >= 0; i-- {
-			undo[i]()
-		}
-	}
-	defer func() {
-		if err != nil {
-			within(stuck, release)
-		}
-	}()
-	free, err := freeBytes(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	if free < reserve {
-		return nil, fmt.Errorf("%w: its disk has %d MiB left, %d MiB are needed: free some", store.ErrFull, free>>20, reserve>>20)
-	}
-	first, err := clean(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	socket, err := socketPath(cfg)
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, socket.remove)
-
 	s := newStore(cfg.Logger)
-	ec := configure(cfg, socket)
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(s.log, s.done, s.fail))
-	ctx, cancel := context.WithTimeoutCause(ctx, cfg.Start, fmt.Errorf("etcd did not start within %s: is its disk failing, or are its files damaged or used by another program?", cfg.Start))
-	defer cancel()
-	begun := s.start(ec)
-	undo = append(undo, func() {
-		if <-begun.ended; begun.etcd != nil {
-			begun.etcd.Close()
-		}
-	})
-	if err := s.ready(ctx, begun); err != nil {
+	e := &embedded{
+		cfg: cfg, files: filepath.Join(path, dataName),
+		unlock: func() { _ = held.Close() },
+		kept:   make(chan struct{}),
+	}
+	s.embedded = e
+	if e.disk, err = newReserve(cfg.Dir, filepath.Join(cfg.Dir, reserveName), cfg.Reserve, s.log); err != nil {
+		e.unlock()
 		return nil, err
 	}
-	if err := os.Chmod(socket.path, 0o600); err != nil {
-		return nil, fmt.Errorf("close its socket to others: %w", err)
-	}
-	if first {
-		if err := served(cfg.Dir); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.keepCut(cfg.Dir); err != nil {
+	if e.socket, err = socketPath(cfg); err != nil {
+		e.unlock()
 		return nil, err
 	}
-	s.client = v3client.New(begun.etcd.Server)
-	s.server = &server{dir: cfg.Dir, quota: cfg.Quota, etcd: begun.etcd, maintaining: make(chan struct{}, 1)}
-	s.server.alarmed.Store(len(begun.etcd.Server.Alarms()) > 0)
+	e.unlock = func() {
+		e.socket.remove()
+		_ = held.Close()
+	}
+	v, err := s.run(ctx)
+	switch {
+	case err == nil:
+		s.serve(v)
+	case noRoom(err) || errors.Is(err, store.ErrFull):
+		s.log.Error("the store does not start for want of room on its disk and tries again until it does", keyErr, err)
+		s.wait(err)
+	default:
+		if !e.taken {
+			e.unlock()
+		}
+		return nil, err
+	}
+	s.look(v)
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e.stop = stop
 	s.close = func() {
-		_ = s.client.Close() // only ever the end of its own context
-		release()
+		e.stop()
+		<-e.kept
 	}
-	go func() {
-		select {
-		case <-begun.etcd.Server.StopNotify():
-			s.fail(errors.New("its member was removed, or its server ended"))
-		case <-s.done:
-		}
-	}()
+	go s.keep(keeping, v)
 	return s, nil
 }
 
@@ -224,59 +220,9 @@ func (s *Store) keepCut(dir string) error {
 	return nil
 }
 
-// launch is a start under way; its other fields are set when ended is closed.
-type launch struct {
-	ended chan struct{}
-	etcd  *embed.Etcd
-	err   error
-}
-
-// start starts etcd on a goroutine of its own, since etcd ends the goroutine, or
-// panics, on files that it cannot make sense of.
-func (s *Store) start(ec *embed.Config) *launch {
-	segments()
-	l := &launch{ended: make(chan struct{}), err: errors.New("its start ended early")}
-	go func() {
-		defer close(l.ended)
-		defer func() {
-			if p := recover(); p != nil {
-				l.err = fmt.Errorf("panic: %v", p)
-			}
-		}()
-		l.etcd, l.err = embed.StartEtcd(ec)
-	}()
-	return l
-}
-
-// ready waits until a launched etcd serves.
-func (s *Store) ready(ctx context.Context, l *launch) error {
-	select {
-	case <-l.ended:
-	case <-s.done: // a goroutine that the start waits for has ended
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if err := s.Err(); err != nil {
-		return err
-	}
-	if l.err != nil {
-		s.fail(l.err)
-		return s.Err()
-	}
-	select {
-	case <-l.etcd.Server.ReadyNotify():
-		return nil
-	case <-l.etcd.Server.StopNotify():
-		return fmt.Errorf("%w as it started", ErrFailed)
-	case <-s.done:
-		return s.Err()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// configure turns cfg into etcd's terms.
-func configure(cfg Config, socket peerSocket) *embed.Config {
+// configure turns cfg into etcd's terms. dir is where this run finds its files;
+// a roomy disk lets it shrink them as it starts.
+func configure(cfg Config, socket peerSocket, dir string, roomy bool) *embed.Config {
 	// etcd listens on the host of the URL alone; with none it takes an abstract
 	// socket, which any user may dial. Where a URL is read back from text, the
 	// path cannot stand for the host.
@@ -284,7 +230,7 @@ func configure(cfg Config, socket peerSocket) *embed.Config {
 	peer := url.URL{Scheme: "unix", Path: socket.path}
 	ec := embed.NewConfig()
 	ec.Name = cfg.Name
-	ec.Dir = filepath.Join(cfg.Dir, dataName)
+	ec.Dir = dir
 	ec.ListenPeerUrls = []url.URL{listen}
 	ec.AdvertisePeerUrls = []url.URL{peer}
 	ec.InitialCluster = ec.InitialClusterFromName(cfg.Name)
@@ -298,7 +244,9 @@ func configure(cfg Config, socket peerSocket) *embed.Config {
 	ec.MaxWalFiles = 2
 	ec.BackendBatchInterval = batchInterval
 	ec.QuotaBackendBytes = limit(cfg.Quota)
-	ec.BootstrapDefragThresholdMegabytes = uint(cfg.Quota >> 21) // half of the quota
+	if roomy {
+		ec.BootstrapDefragThresholdMegabytes = uint(cfg.Quota >> 21) // half of the quota
+	}
 	ec.AutoCompactionMode = embed.CompactorModePeriodic
 	ec.AutoCompactionRetention = retention
 	ec.MaxRequestBytes = maxRequestBytes

@@ -280,53 +280,6 @@ func TestReadOnly(t *testing.T) {
 	runChild(t, c)
 }
 
-func TestDiskFull(t *testing.T) {
-	t.Parallel()
-	c := command(t.Context(), "disk", t.TempDir())
-	ownMounts(t, c)
-	runChild(t, c)
-}
-
-// TestCorrupt damages each of the store's kinds of files.
-func TestCorrupt(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name, files string
-		at          int64
-		n           int
-	}{
-		{"log", "etcd/member/wal/0000000000000000-*.wal", 300, 64},
-		{"start of the log", "etcd/member/wal/0000000000000000-*.wal", 0, 64},
-		{"database", "etcd/member/snap/db", 0, 16 << 10},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			s := open(t, etcd.Config{Dir: dir})
-			for i := range 20 {
-				if err := put(t.Context(), s, fmt.Sprint(i), "v"); err != nil {
-					t.Fatal(err)
-				}
-			}
-			closeStore(t, s)
-			names, err := filepath.Glob(filepath.Join(dir, c.files))
-			if err != nil || len(names) != 1 {
-				t.Fatalf("files: %v, %v", names, err)
-			}
-			f, err := os.OpenFile(names[0], os.O_RDWR, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, c.n), c.at); err != nil {
-				t.Fatal(err)
-			}
-			if err := f.Close(); err != nil {
-				t.Fatal(err)
-			}
-			runChild(t, command(t.Context(), "corrupt", dir))
-		})
-	}
-}
-
 // TestCutLog: a write that a power cut tore in two is no hindrance.
 func TestCutLog(t *testing.T) {
 	dir := t.TempDir()

@@ -12,40 +12,65 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store       = (*Store)(nil)
+	_ store.Snapshotter = (*Store)(nil)
+	_ store.Meter       = (*Store)(nil)
+)
 
 // Errors beside those of package store.
 var (
 	// ErrInUse: another process, or this one, has the directory open.
 	ErrInUse = errors.New("in use")
-	// ErrFailed: the embedded etcd has stopped for good, by a disk that failed
-	// or filled up; the process has to start anew. Done says when, Err why.
+	// ErrFailed: the embedded etcd has stopped for good: its files are damaged,
+	// or it could not be ended after failures. Done says when, Err why.
 	ErrFailed = errors.New("the embedded etcd has stopped")
+	// ErrDamaged: a file of the store does not hold what it should; it comes in
+	// a *DamageError.
+	ErrDamaged = errors.New("damaged")
 )
 
 // Store is a store by etcd.
 type Store struct {
-	client *clientv3.Client
-	server *server // nil when etcd is outside
-	log    *slog.Logger
-	done   chan struct{}
+	embedded *embedded // nil when etcd is outside
+	log      *slog.Logger
+	done     chan struct{}
+	pace     pace
+	state    state
 
-	mu     sync.Mutex
-	err    error // why no call is taken any more: ErrClosed or ErrFailed, wrapped
-	calls  map[uint64]context.CancelCauseFunc
-	serial uint64
-	inside sync.WaitGroup // calls; added to under mu while err is nil
-	close  func()         // ends the client and server; nil once taken
+	mu      sync.Mutex
+	err     error // why no call is taken any more: ErrClosed or ErrFailed, wrapped
+	now     *server
+	waits   error         // why there is no run now
+	changed chan struct{} // closed and replaced when now or err changes
+	calls   map[uint64]call
+	serial  uint64
+	inside  sync.WaitGroup // calls; added to under mu while err is nil
+	close   func()         // ends the client and server; nil once taken
 }
+
+// call is a call in progress.
+type call struct {
+	cancel context.CancelCauseFunc
+	run    *server
+	begun  time.Time // zero for one that may take long
+}
+
+// Kinds of calls.
+const (
+	shortCall = false // one that tells something when it takes long
+	longCall  = true
+)
 
 func newStore(log *slog.Logger) *Store {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Store{
-		log:   log.With(keyComponent, "store"),
-		done:  make(chan struct{}),
-		calls: make(map[uint64]context.CancelCauseFunc),
+		log:     log.With(keyComponent, "store"),
+		done:    make(chan struct{}),
+		changed: make(chan struct{}),
+		calls:   make(map[uint64]call),
 	}
 }
 
@@ -61,22 +86,30 @@ func (s *Store) Err() error {
 }
 
 // begin takes part in the store's life: the context that it returns ends with
-// ctx and with the store. The caller calls end when it is through.
-func (s *Store) begin(ctx context.Context) (_ context.Context, end func(), err error) {
+// ctx, with the store, and with the run of etcd that serves the call. The
+// caller calls end when it is through.
+func (s *Store) begin(ctx context.Context, long bool) (_ context.Context, v *server, end func(), err error) {
 	if err := context.Cause(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil {
-		return nil, nil, s.err
+	switch {
+	case s.err != nil:
+		return nil, nil, nil, s.err
+	case s.now == nil:
+		return nil, nil, nil, unavailable(s.waits)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.serial++
 	n := s.serial
-	s.calls[n] = cancel
+	c := call{cancel: cancel, run: s.now}
+	if !long {
+		c.begun = time.Now()
+	}
+	s.calls[n] = c
 	s.inside.Add(1)
-	return ctx, func() {
+	return ctx, s.now, func() {
 		cancel(nil)
 		s.mu.Lock()
 		delete(s.calls, n)
@@ -93,19 +126,15 @@ func (s *Store) stop(reason error) {
 		return
 	}
 	s.err = reason
-	for _, cancel := range s.calls {
-		cancel(reason)
+	for _, c := range s.calls {
+		c.cancel(reason)
 	}
 	close(s.done)
+	s.wake()
 }
 
-// fail is told by the server that it cannot go on.
-func (s *Store) fail(why error) {
-	s.stop(fmt.Errorf("%w: %w: is its disk full or failing, or are its files damaged? See to them, then start this process anew", ErrFailed, why))
-}
-
-// stuck bounds how long the parts of a failed server may take to end.
-const stuck = 5 * time.Second
+// fail ends the store for good.
+func (s *Store) fail(why error) { s.stop(fmt.Errorf("%w: %w", ErrFailed, why)) }
 
 // Close implements store.Store.
 func (s *Store) Close() error {
@@ -114,33 +143,11 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	release := s.close
 	s.close = nil
-	failed := errors.Is(s.err, ErrFailed)
 	s.mu.Unlock()
-	if release == nil {
-		return nil
-	}
-	if failed {
-		within(stuck, release)
-	} else {
+	if release != nil {
 		release()
 	}
 	return nil
-}
-
-// within runs f and returns when it has ended or the time is over. What runs
-// then may never end: a goroutine of etcd that ended early may hold its locks.
-func within(d time.Duration, f func()) {
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		f()
-	}()
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ended:
-	case <-t.C:
-	}
 }
 
 // Get implements store.Store.
@@ -178,7 +185,7 @@ func span(prefix string) (from, end string) {
 }
 
 func (s *Store) read(ctx context.Context, key string, r store.Read, opts ...clientv3.OpOption) ([]store.Entry, int64, error) {
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, shortCall)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -193,7 +200,7 @@ func (s *Store) read(ctx context.Context, key string, r store.Read, opts ...clie
 	if r.KeysOnly {
 		opts = append(opts, clientv3.WithKeysOnly())
 	}
-	resp, err := s.client.Get(ctx, key, opts...)
+	resp, err := ask(ctx, v, func() (*clientv3.GetResponse, error) { return v.client.Get(ctx, key, opts...) })
 	if err != nil {
 		return nil, 0, translate(ctx, err)
 	}
@@ -211,12 +218,14 @@ func (s *Store) read(ctx context.Context, key string, r store.Read, opts ...clie
 // Count implements store.Store.
 func (s *Store) Count(ctx context.Context, prefix string) (int, error) {
 	what := fmt.Sprintf("count keys under %q", prefix)
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, shortCall)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", what, err)
 	}
 	defer end()
-	resp, err := s.client.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	resp, err := ask(ctx, v, func() (*clientv3.GetResponse, error) {
+		return v.client.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	})
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", what, translate(ctx, err))
 	}
@@ -226,15 +235,15 @@ func (s *Store) Count(ctx context.Context, prefix string) (int, error) {
 // Size implements store.Store.
 func (s *Store) Size(ctx context.Context) (used, quota int64, err error) {
 	const what = "read the store's size"
-	ctx, end, err := s.begin(ctx)
+	ctx, v, end, err := s.begin(ctx, shortCall)
 	if err != nil {
 		return 0, 0, fmt.Errorf("%s: %w", what, err)
 	}
 	defer end()
-	if s.server != nil {
-		return s.server.used(), s.server.quota, nil
+	if s.embedded != nil {
+		return v.used(), v.quota, nil
 	}
-	st, err := s.client.Status(ctx, s.client.Endpoints()[0])
+	st, err := v.client.Status(ctx, v.client.Endpoints()[0])
 	if err != nil {
 		return 0, 0, fmt.Errorf("%s: %w", what, translate(ctx, err))
 	}

@@ -19,39 +19,55 @@ const watchQueue = 16
 // Watch implements store.Store.
 func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func([]store.Event) error) error {
 	what := fmt.Sprintf("watch keys under %q", prefix)
-	if ctx.Err() != nil {
+	if ended(ctx) {
 		return nil // the end of ctx is how a watch ends well
 	}
 	if revision < 0 {
 		return fmt.Errorf("%s: %w: negative revision", what, store.ErrInvalid)
 	}
-	inner, end, err := s.begin(ctx)
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	defer end()
-	if revision == 0 {
-		resp, err := s.client.Get(inner, "\x00", clientv3.WithCountOnly())
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("%s: %w", what, translate(inner, err))
-		}
-		revision = resp.Header.Revision + 1
-	}
 	for {
-		next, err := s.follow(inner, prefix, revision, f)
+		next, err := s.watchOnce(ctx, prefix, revision, f)
 		var own *ownError
 		switch {
 		case errors.As(err, &own):
 			return own.err
-		case ctx.Err() != nil:
+		case ended(ctx):
 			return nil
-		case inner.Err() != nil:
-			return fmt.Errorf("%s: %w", what, context.Cause(inner))
-		case err != nil:
+		case errors.Is(err, store.ErrUnavailable):
+			s.back(ctx) // and then on from there
+		case err != nil && next > 0:
 			return fmt.Errorf("%s from revision %d: %w", what, next, err)
+		case err != nil:
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		revision = next
+	}
+}
+
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
+
+// watchOnce watches for as long as one run of etcd lasts and returns the
+// revision to go on from, 0 where it is not known yet.
+func (s *Store) watchOnce(ctx context.Context, prefix string, revision int64, f func([]store.Event) error) (next int64, err error) {
+	ctx, v, end, err := s.begin(ctx, longCall)
+	if err != nil {
+		return revision, err
+	}
+	defer end()
+	if revision == 0 {
+		resp, err := ask(ctx, v, func() (*clientv3.GetResponse, error) { return v.client.Get(ctx, "\x00", clientv3.WithCountOnly()) })
+		if err != nil {
+			return 0, translate(ctx, err)
+		}
+		revision = resp.Header.Revision + 1
+	}
+	for {
+		next, err := v.follow(ctx, prefix, revision, f)
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return next, err
 		}
 		revision = next
 	}
@@ -62,17 +78,17 @@ type ownError struct{ err error }
 
 func (e *ownError) Error() string { return e.err.Error() }
 
-// errEnded: etcd closed a watch and did not say why.
-var errEnded = errors.New("etcd ended the watch")
+// errWatchEnded: etcd closed a watch and did not say why.
+var errWatchEnded = errors.New("etcd ended the watch")
 
 // follow watches from a revision on and returns the one to go on from: with no
 // error when its queue was full, so that following again makes sense.
-func (s *Store) follow(ctx context.Context, prefix string, revision int64, f func([]store.Event) error) (next int64, err error) {
+func (v *server) follow(ctx context.Context, prefix string, revision int64, f func([]store.Event) error) (next int64, err error) {
 	watching, cancel := context.WithCancel(ctx)
 	queue := make(chan clientv3.WatchResponse, watchQueue)
 	full := false // read once queue is closed
 	from, end := span(prefix)
-	changes := s.client.Watch(watching, from, clientv3.WithRange(end), clientv3.WithRev(revision))
+	changes := v.client.Watch(watching, from, clientv3.WithRange(end), clientv3.WithRev(revision))
 	go func() {
 		defer close(queue)
 		for r := range changes {
@@ -95,7 +111,7 @@ func (s *Store) follow(ctx context.Context, prefix string, revision int64, f fun
 	for r := range queue {
 		switch {
 		case ctx.Err() != nil:
-			return revision, nil
+			return revision, context.Cause(ctx)
 		case r.CompactRevision != 0:
 			return revision, store.ErrCompacted
 		case r.Err() != nil:
@@ -115,8 +131,8 @@ func (s *Store) follow(ctx context.Context, prefix string, revision int64, f fun
 		}
 		revision = es[len(es)-1].Version + 1
 	}
-	if full {
-		return revision, nil
+	if full || ctx.Err() != nil {
+		return revision, context.Cause(ctx)
 	}
-	return revision, errEnded
+	return revision, errWatchEnded
 }

@@ -30,6 +30,7 @@ type Store struct {
 
 	mu        sync.Mutex
 	closed    bool
+	health    store.Health
 	revision  int64               // of the newest commit; the first is 2, as in etcd
 	compacted int64               // the oldest revision that can be read
 	keys      map[string][]change // changes of a key, oldest first
@@ -79,6 +80,7 @@ func New(cfg Config) *Store {
 		keys:      make(map[string][]change),
 		leases:    make(map[store.LeaseID]*lease),
 		changed:   make(chan struct{}),
+		health:    store.Health{State: store.StateOK, Since: time.Now()},
 	}
 }
 
@@ -88,11 +90,36 @@ func (s *Store) enter(ctx context.Context, what string) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	s.mu.Lock()
-	if s.closed {
+	switch {
+	case s.closed:
 		s.mu.Unlock()
 		return fmt.Errorf("%s: %w", what, store.ErrClosed)
+	case s.health.State == store.StateDown:
+		s.mu.Unlock()
+		return fmt.Errorf("%s: %w: %s", what, store.ErrUnavailable, s.health.Reason)
 	}
 	return nil
+}
+
+// Health implements store.Store: ok, unless SetHealth has said otherwise, and
+// down once it is closed.
+func (s *Store) Health() store.Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health
+}
+
+// SetHealth makes the store say that it is in a state for a reason. While that
+// is StateDown, calls fail with ErrUnavailable, and watches see nothing; while
+// it is StateDegraded, commits that put fail with ErrFull.
+func (s *Store) SetHealth(state, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.health.State != state {
+		s.health.Since = time.Now()
+	}
+	s.health.State, s.health.Reason = state, reason
+	s.wake()
 }
 
 // at settles which revision a read is of.
@@ -223,6 +250,9 @@ func (s *Store) Commit(ctx context.Context, guards []store.Guard, ops []store.Op
 			grow += int64(len(o.Key) + len(o.Value))
 		}
 	}
+	if grow > 0 && s.health.State == store.StateDegraded {
+		return 0, fmt.Errorf("%s: %w: %s", what, store.ErrFull, s.health.Reason)
+	}
 	if grow > 0 && s.used+grow > s.quota {
 		s.compact(s.revision)
 		if s.used+grow > s.quota {
@@ -311,8 +341,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 	if ctx.Err() != nil {
 		return nil // the end of ctx is how a watch ends well
 	}
-	if err := s.enter(ctx, what); err != nil {
-		return err
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return fmt.Errorf("%s: %w", what, store.ErrClosed)
 	}
 	s.watches.Add(1)
 	defer s.watches.Done()
@@ -333,8 +365,11 @@ func (s *Store) Watch(ctx context.Context, prefix string, revision int64, f func
 			s.mu.Unlock()
 			return fmt.Errorf("%s from revision %d: %w", what, revision, store.ErrCompacted)
 		}
-		events := s.since(prefix, revision)
-		revision = max(revision, s.revision+1)
+		var events [][]store.Event
+		if s.health.State != store.StateDown {
+			events = s.since(prefix, revision)
+			revision = max(revision, s.revision+1)
+		}
 		changed := s.changed
 		s.mu.Unlock()
 		for _, es := range events {
@@ -429,6 +464,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	if !s.closed {
 		s.closed = true
+		s.health = store.Health{State: store.StateDown, Reason: store.ErrClosed.Error(), Since: time.Now()}
 		for _, l := range s.leases {
 			l.timer.Stop()
 		}

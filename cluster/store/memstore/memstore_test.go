@@ -1,6 +1,7 @@
 package memstore_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -97,5 +98,54 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	if _, _, err := s.Get(t.Context(), "a", store.Read{Revision: revs[5]}); !errors.Is(err, store.ErrCompacted) {
 		t.Errorf("got %v, want %v", err, store.ErrCompacted)
+	}
+}
+
+// TestSetHealth: a store that is told to be down fails its calls with what waits
+// are for, and its watches see later what they missed; one that is told to be
+// degraded refuses puts.
+func TestSetHealth(t *testing.T) {
+	s := memstore.New(memstore.Config{})
+	defer s.Close()
+	seen, ended := make(chan string, 10), make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		ended <- s.Watch(ctx, "", 2, func(es []store.Event) error { seen <- es[0].Key; return nil })
+	}()
+	commit := func(key string, del bool) error {
+		o := store.Op{Key: key, Delete: del}
+		if !del {
+			o.Value = []byte("1")
+		}
+		_, err := s.Commit(t.Context(), nil, []store.Op{o})
+		return err
+	}
+	if err := commit("a", false); err != nil || <-seen != "a" {
+		t.Fatal(err)
+	}
+	s.SetHealth(store.StateDown, "why")
+	if h := s.Health(); h.State != store.StateDown || h.Reason != "why" {
+		t.Errorf("health %+v", h)
+	}
+	if err := commit("b", false); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("commit: %v", err)
+	}
+	if _, _, err := s.Get(t.Context(), "a", store.Read{}); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("get: %v", err)
+	}
+	s.SetHealth(store.StateDegraded, "disk")
+	if err := commit("c", false); !errors.Is(err, store.ErrFull) {
+		t.Errorf("put: %v", err)
+	}
+	if err := commit("a", true); err != nil || <-seen != "a" {
+		t.Errorf("delete: %v", err)
+	}
+	s.SetHealth(store.StateOK, "")
+	if err := commit("d", false); err != nil || <-seen != "d" {
+		t.Errorf("put: %v", err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -290,6 +291,58 @@ func testSize(t *testing.T, s store.Store) {
 		return after-before >= n*9/10
 	})
 }
+
+// testHealth: a store that serves is ok and stays so, and one that is closed is not.
+func testHealth(t *testing.T, s store.Store) {
+	commit(t, s, nil, put("t/a", "1"))
+	first := s.Health()
+	if first.State != store.StateOK || first.Reason != "" || first.Since.IsZero() || first.Since.After(time.Now()) {
+		t.Errorf("health: %+v", first)
+	}
+	equal(t, "health a moment later", first, s.Health())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if h := s.Health(); h.State != store.StateDown || h.Reason == "" || h.Since.Before(first.Since) {
+		t.Errorf("health after close: %+v", h)
+	}
+}
+
+// testSnapshot: a store that can be copied says up to which revision, and ends
+// with the error of its writer, or its own.
+func testSnapshot(t *testing.T, s store.Store) {
+	c, ok := s.(store.Snapshotter)
+	if !ok {
+		t.Skip("it cannot be copied")
+	}
+	rev := commit(t, s, nil, put("t/a", "1"))
+	var b bytes.Buffer
+	got, err := c.Snapshot(t.Context(), &b)
+	if err != nil || got < rev || b.Len() == 0 {
+		t.Errorf("copy of %d bytes up to revision %d, %v; want %d", b.Len(), got, err, rev)
+	}
+	own := errors.New("own")
+	if _, err := c.Snapshot(t.Context(), failing{own}); !errors.Is(err, own) {
+		t.Errorf("the writer failed: %v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(own)
+	if _, err := c.Snapshot(ctx, &b); !errors.Is(err, own) {
+		t.Errorf("the context was done: %v", err)
+	}
+	commit(t, s, nil, put("t/a", "2"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Snapshot(t.Context(), &b); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("after close: %v", err)
+	}
+}
+
+// failing is a writer that fails.
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
 func testClose(t *testing.T, s store.Store) {
 	rev := commit(t, s, nil, put("t/a", "1"))

@@ -55,6 +55,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"size", testSize},
 		{"counter with 16 writers", testCounter},
 		{"update", testUpdate},
+		{"health", testHealth},
+		{"copy", testSnapshot},
 		{"close", testClose},
 		{"context", testContext},
 	} {
