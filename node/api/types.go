@@ -240,6 +240,10 @@ type Usage struct {
 	Cold        int64     `json:"cold"`          // events that waited for an instance to start
 	Warm        int64     `json:"warm"`
 	Since       time.Time `json:"since"`
+
+	// WrittenBytes is what the node's store has written to its disk for it; 0 with
+	// a store outside.
+	WrittenBytes int64 `json:"written_bytes"`
 }
 
 // Status is the node's own state.

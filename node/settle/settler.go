@@ -75,12 +75,12 @@ func New(cfg Config) *Settler {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	st, log := cfg.Store, cfg.Logger
-	s := &Settler{cfg: cfg, log: log, budget: durable.NewBudget(cfg.Quota)}
+	log := cfg.Logger
+	s := &Settler{cfg: cfg, log: log, budget: durable.NewBudget(cfg.Quota), Usage: NewUsage(cfg.Store, log, cfg.Node)}
+	st := meteredStore{cfg.Store, s.Usage}
 	s.Dead = dead.New(st, s.budget, log)
 	s.retries = retry.New(st, s.budget, log)
 	s.Outbox = outbox.New(st, s.budget, s.Dead, cfg.Around, log)
-	s.Usage = NewUsage(st, log, cfg.Node)
 	s.exec = &executor{
 		st: st, around: cfg.Around, outbox: s.Outbox, fences: newFences(st, log, cfg.Node), done: newDoneIDs(st, log, cfg.Node),
 		quota: newQuota(st, log, cfg.State), usage: s.Usage, maxPayload: cfg.MaxPayload, log: log,

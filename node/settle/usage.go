@@ -25,6 +25,9 @@ type Usage struct {
 
 	mu    sync.Mutex
 	books map[string]*usageEntry // by function
+
+	weights map[string]int64 // of what was committed for each function since the last share
+	seen    int64            // what the store had written then
 }
 
 // Counters are what a function has cost on a node. Its JSON form is stored.
@@ -38,6 +41,9 @@ type Counters struct {
 	Cold        int64     `json:"cold"`
 	Warm        int64     `json:"warm"`
 	Since       time.Time `json:"since"`
+
+	// WrittenBytes is what the store has written to its disk for it.
+	WrittenBytes int64 `json:"written_bytes"`
 }
 
 // usagePrefix: FUNCTION/NODE.
@@ -53,7 +59,7 @@ type usageEntry struct {
 
 // NewUsage makes the counters of a node. Load them first.
 func NewUsage(st store.Store, log *slog.Logger, node string) *Usage {
-	return &Usage{st: st, log: log, node: node, books: map[string]*usageEntry{}}
+	return &Usage{st: st, log: log, node: node, books: map[string]*usageEntry{}, weights: map[string]int64{}}
 }
 
 func (b *Usage) key(function string) string { return usagePrefix + function + "/" + b.node }
@@ -62,6 +68,9 @@ func (b *Usage) key(function string) string { return usagePrefix + function + "/
 func (b *Usage) Load(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if m, ok := b.st.(store.Meter); ok {
+		b.seen = m.Written() // the start itself is nobody's
+	}
 	return durable.EachEntry(ctx, b.st, usagePrefix, store.Read{Limit: 500}, func(e store.Entry) error {
 		function, node, _ := strings.Cut(strings.TrimPrefix(e.Key, usagePrefix), "/")
 		if node != b.node {
@@ -111,7 +120,9 @@ func (b *Usage) entry(function string) *usageEntry {
 func (b *Usage) Of(function string) Counters {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.entry(function).Counters
+	e := b.entry(function)
+	b.share()
+	return e.Counters
 }
 
 // Run writes once a minute until ctx is done. The caller then flushes.
@@ -133,6 +144,7 @@ func (b *Usage) Run(ctx context.Context) {
 // Flush writes what has changed.
 func (b *Usage) Flush(ctx context.Context) error {
 	b.mu.Lock()
+	b.share()
 	var changed []Counters
 	for _, e := range b.books {
 		if e.dirty {

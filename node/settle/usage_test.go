@@ -56,3 +56,38 @@ func TestUsageIsWrittenOnceAMinute(t *testing.T) {
 		}
 	})
 }
+
+// metered is a store that says what it has written.
+type metered struct {
+	store.Store
+	written int64
+}
+
+func (m *metered) Written() int64 { return m.written }
+
+func TestWrittenIsSharedByWhatWasCommitted(t *testing.T) {
+	m := &metered{Store: memstore.New(memstore.Config{}), written: 1000}
+	u := NewUsage(m, discard(), "gate")
+	st := meteredStore{m, u}
+	u.seen = m.written
+	u.Of("fan")
+	u.Of("lamp")
+	value := make([]byte, commitWeight)
+	for _, ops := range [][]store.Op{
+		{{Key: StateKey("fan", "a"), Value: value}, {Key: fencePrefix + "gate/1", Value: []byte("x")}},
+		{{Key: "/edgefn/retry/lamp/1-2", Value: value}},
+		{{Key: fencePrefix + "gate/2", Value: value}},
+	} {
+		if _, err := st.Commit(t.Context(), nil, ops); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.written += 90_000
+	fan, lamp := u.Of("fan").WrittenBytes, u.Of("lamp").WrittenBytes
+	if fan < 29_000 || fan > 31_000 || lamp < 29_000 || lamp > 31_000 {
+		t.Errorf("fan %d, lamp %d, want about 30,000 each: a third was the node's own", fan, lamp)
+	}
+	if again := u.Of("fan").WrittenBytes; again != fan {
+		t.Errorf("counted twice: %d, then %d", fan, again)
+	}
+}
