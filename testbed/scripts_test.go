@@ -239,13 +239,13 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// mosquitto start|stop|kill: a real broker on $MQTT2
+// mosquitto start [LINE OF ITS CONFIG...] | stop | kill: a real broker on $MQTT2
 func cmdMosquitto(ts *testscript.TestScript, _ bool, args []string) {
 	m := machineOf(ts)
 	switch args[0] {
 	case "start":
 		conf := filepath.Join(m.run, "mosquitto.conf")
-		ts.Check(os.WriteFile(conf, fmt.Appendf(nil, "listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\npersistence_location %s/\nautosave_interval 1\nautosave_on_changes true\nmax_queued_messages 10000\nuser root\n", ts.Getenv("MQTT2"), m.run), 0o600))
+		ts.Check(os.WriteFile(conf, fmt.Appendf(nil, "listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\npersistence_location %s/\nautosave_interval 1\nautosave_on_changes true\nmax_queued_messages 10000\nuser root\n%s\n", ts.Getenv("MQTT2"), m.run, strings.Join(args[1:], "\n")), 0o600))
 		m.start(ts, "mosquitto", "/usr/sbin/mosquitto", "-c", conf)
 		wait(ts, "mosquitto to listen", func() bool {
 			c, err := net.DialTimeout("tcp", "127.0.0.1:"+ts.Getenv("MQTT2"), time.Second)
