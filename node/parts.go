@@ -288,9 +288,9 @@ func (p remote) PublishAlone(ctx context.Context, m functions.Publish) error {
 func sent(err error) error {
 	switch {
 	case errors.Is(err, mqtt.ErrRefused):
-		return errors.Join(outbox.ErrRefused, err)
+		return fmt.Errorf("%w: %w", outbox.ErrRefused, err)
 	case errors.Is(err, mqtt.ErrHungUp):
-		return errors.Join(outbox.ErrHungUp, err)
+		return fmt.Errorf("%w: %w", outbox.ErrHungUp, err)
 	}
 	return err
 }

@@ -374,7 +374,7 @@ func (o *Outbox) Depths(ctx context.Context) ([]Depth, error) {
 	o.mu.Lock()
 	var out []Depth
 	for k, q := range o.queues {
-		if q.count > 0 {
+		if q.count > 0 && q.last > q.forsaken {
 			out = append(out, Depth{Function: k.function, To: k.dest, Waiting: q.count, Bytes: q.bytes, Err: q.head.err})
 		}
 	}
