@@ -139,9 +139,15 @@ func (w *world) parts() node.Parts {
 // test if it did not end well.
 func (w *world) run(cfg node.Config) (n *node.Node, stop func()) {
 	w.t.Helper()
+	return w.assemble(cfg, w.parts())
+}
+
+// assemble is run with other parts.
+func (w *world) assemble(cfg node.Config, parts node.Parts) (n *node.Node, stop func()) {
+	w.t.Helper()
 	ready := make(chan string, 1)
 	cfg.Ready = func(line string) { ready <- line }
-	n, err := node.Assemble(cfg, w.parts())
+	n, err := node.Assemble(cfg, parts)
 	if err != nil {
 		w.t.Fatal(err)
 	}

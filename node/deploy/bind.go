@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -65,6 +66,7 @@ func (d *Deployer) bind(ctx context.Context, f *Deployment, fn *functions.Functi
 	want := sourced(fn)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.bound = true
 	var stopping sync.WaitGroup
 	for _, name := range slices.Sorted(maps.Keys(f.sources)) {
 		s := f.sources[name]
@@ -94,8 +96,22 @@ func (d *Deployer) bind(ctx context.Context, f *Deployment, fn *functions.Functi
 	return warnings
 }
 
+// bindFirst gives a function its sources though no version of it serves yet: its
+// events wait.
+func (d *Deployer) bindFirst(ctx context.Context, f *Deployment) {
+	f.mu.Lock()
+	bound := f.bound
+	f.mu.Unlock()
+	if !bound {
+		d.bind(ctx, f, f.svc.Spec())
+	}
+}
+
 // startSource runs the source of a trigger. The caller holds f.mu.
 func (d *Deployer) startSource(ctx context.Context, f *Deployment, t functions.Trigger) error {
+	if d.isDraining() {
+		return errors.New("the node stops")
+	}
 	b := triggers.Binding{Function: f.name, Trigger: t}
 	if t.MQTT != nil {
 		d.ends.keep(ctx, t.MQTT.Broker, d.cfg.ClientID(f.name, t.Name))

@@ -72,64 +72,92 @@ type Deployer struct {
 	cfg    Config
 	log    *slog.Logger
 	checks chan struct{} // one entry per version that is being checked
-	locks  nameLocks
 	ends   *endings
 
 	binding sync.Mutex // held while triggers are bound at the local broker
 	claims  sync.Mutex // held from when a version's devices are claimed until all can see that it serves
 
 	removing []string // found by Load, for Start to finish
+	loaded   int64    // revision of the store that Load read
 
 	mu        sync.RWMutex
 	functions map[string]*Deployment
+	keepers   map[string]*keeper
+	running   bool // keepers do
+	draining  bool // no source is started any more
 }
 
 // New makes a deployer. It does no I/O and starts nothing: Load it, then Start
-// it, and end it with Drain and Close.
+// it and Run it, and end it with Drain and Close.
 func New(cfg Config) *Deployer {
-	d := &Deployer{cfg: cfg, log: cfg.Logger, checks: make(chan struct{}, maxChecks), functions: map[string]*Deployment{}}
+	d := &Deployer{cfg: cfg, log: cfg.Logger, checks: make(chan struct{}, maxChecks), functions: map[string]*Deployment{}, keepers: map[string]*keeper{}}
 	d.ends = &endings{st: cfg.Store, log: cfg.Logger, endSession: cfg.EndSession}
 	return d
 }
 
 // Load reads what is deployed. Functions take events from then on, which wait,
 // and have their lines.
-func (d *Deployer) Load(ctx context.Context) (err error) {
-	if d.removing, err = d.loadFunctions(ctx); err != nil {
+func (d *Deployer) Load(ctx context.Context) error {
+	all, at, err := d.readAll(ctx)
+	if err != nil {
 		return fmt.Errorf("read store: %w", err)
+	}
+	d.loaded = at
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		want := all[name]
+		if want.Removing {
+			d.removing = append(d.removing, name)
+			continue
+		}
+		v, known := want.find(want.Version)
+		if !known { // its version's record is lost
+			v.Function = functions.Defaults()
+			v.Function.Name = name
+		}
+		d.newDeployment(want, &v.Function)
 	}
 	for _, f := range d.Deployments() {
 		if err := d.hold(f.svc.Spec()); err != nil {
-			d.log.Error("function does not get its lines", logFunction, f.name, logErr, err) // bringUp tells its log
+			d.log.Error("function does not get its lines", logFunction, f.name, logErr, err) // its keeper tells its log
 		}
 	}
 	return nil
 }
 
-// Start brings every function up, in the background, and runs the sources of
-// its triggers.
+// Start runs the sources of all triggers, and brings every function up, in the
+// background. Removals that were begun are finished before it returns, if the
+// store lets them.
 func (d *Deployer) Start(ctx context.Context) {
-	for _, name := range d.removing {
-		if err := d.erase(ctx, name); err != nil {
-			d.log.Warn("removed function is not erased yet", logFunction, name, logErr, err)
-		}
-	}
-	for _, f := range d.Deployments() {
-		f.mu.Lock()
-		f.starting = d.cfg.Spawn(func(ctx context.Context) { d.bringUp(ctx, f) })
-		f.mu.Unlock()
-	}
-	for _, f := range d.Deployments() {
+	all := d.Deployments()
+	for _, f := range all {
 		d.bind(ctx, f, f.svc.Spec())
 	}
+	d.mu.Lock()
+	d.running = true
+	for _, f := range all {
+		d.keeper(f.name)
+	}
+	for name := range d.keepers { // whom the watch has woken already
+		d.keeper(name)
+	}
+	var removing []*keeper
+	for _, name := range d.removing {
+		removing = append(removing, d.keeper(name))
+	}
+	d.mu.Unlock()
+	for _, k := range removing {
+		if s, err := k.await(ctx, func(s state) bool { return s.gone || s.err != nil || s.version != "" }); err != nil || s.err != nil {
+			d.log.Warn("removed function is not erased yet", logFunction, k.name, logErr, errors.Join(err, s.err))
+		}
+	}
 }
-
-// Run ends sessions at brokers that were away, until ctx is done.
-func (d *Deployer) Run(ctx context.Context) { d.ends.run(ctx) }
 
 // Drain takes no more events and lets those that run end, until ctx is done.
 // Sources go on until what they handed over is settled.
 func (d *Deployer) Drain(ctx context.Context) {
+	d.mu.Lock()
+	d.draining = true
+	d.mu.Unlock()
 	all := d.Deployments()
 	var sources []*tasks.Task
 	for _, f := range all {
@@ -154,18 +182,29 @@ func (d *Deployer) Drain(ctx context.Context) {
 	}
 }
 
-// Close ends every pool, all at once.
+// Close ends what is under way, then every pool, all at once.
 func (d *Deployer) Close() {
+	d.mu.Lock()
+	d.running = false
+	keepers := slices.Collect(maps.Values(d.keepers))
+	d.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, f := range d.Deployments() {
-		wg.Go(func() {
-			f.halt()
-			if v := f.activate(nil); v != nil {
-				v.stop()
-			}
-		})
+	for _, k := range keepers {
+		if k.task != nil {
+			wg.Go(k.task.Stop)
+		}
 	}
 	wg.Wait()
+	for _, f := range d.Deployments() {
+		wg.Go(f.stop)
+	}
+	wg.Wait()
+}
+
+func (d *Deployer) isDraining() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.draining
 }
 
 // Lookup returns a function that is deployed here.
@@ -180,9 +219,13 @@ func (d *Deployer) Lookup(name string) (*Deployment, bool) {
 func (d *Deployer) Find(name string) (*Deployment, error) {
 	f, ok := d.Lookup(name)
 	if !ok {
-		return nil, &api.Error{Err: api.ErrNotFound, Message: fmt.Sprintf("there is no function %q", name), Hint: "edgefn functions lists those there are"}
+		return nil, notFound(name)
 	}
 	return f, nil
+}
+
+func notFound(name string) error {
+	return &api.Error{Err: api.ErrNotFound, Message: fmt.Sprintf("there is no function %q", name), Hint: "edgefn functions lists those there are"}
 }
 
 // Deployments returns all functions by name.
@@ -209,8 +252,8 @@ func (d *Deployer) Specs() []*functions.Function {
 // hold gives a function its outputs.
 func (d *Deployer) hold(fn *functions.Function) error { return d.cfg.Devices.Hold(fn, d.Specs()) }
 
-// unhold gives a function's outputs back to the version that served before; f
-// is nil if there was none.
+// unhold gives a function's outputs back to the version that serves; f is nil if
+// the function is not here.
 func (d *Deployer) unhold(f *Deployment, name string) {
 	if f == nil {
 		d.cfg.Devices.Drop(name)

@@ -14,10 +14,9 @@ func (f *Deployment) Info() api.FunctionInfo {
 	f.mu.Lock()
 	v := f.active
 	i := api.FunctionInfo{
-		Name: f.name, Version: f.record.Version, Runtime: fn.Runtime, Triggers: []string{},
-		Deployed: f.record.Deployed, Error: f.failing, Queued: f.svc.Queued(),
+		Name: f.name, Version: f.want.Version, Runtime: fn.Runtime, Triggers: []string{},
+		Deployed: f.want.Deployed, Error: f.failing, Queued: f.svc.Queued(),
 	}
-	starting := f.starting != nil
 	f.mu.Unlock()
 	for _, t := range fn.Triggers {
 		switch {
@@ -43,7 +42,7 @@ func (f *Deployment) Info() api.FunctionInfo {
 	switch {
 	case i.Error != "":
 		i.State = "failing"
-	case starting || v == nil:
+	case v == nil:
 		i.State = "starting"
 	case s.Up:
 		i.State = "serving"
@@ -58,8 +57,8 @@ func (f *Deployment) Versions() []api.VersionInfo {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []api.VersionInfo
-	for _, v := range f.versions {
-		out = append(out, api.VersionInfo{Version: v.Version, Deployed: v.Deployed, Active: v.Version == f.record.Version})
+	for _, v := range f.want.versions {
+		out = append(out, api.VersionInfo{Version: v.Version, Deployed: v.Deployed, Active: v.Version == f.want.Version})
 	}
 	return out
 }

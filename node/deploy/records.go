@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,114 +22,197 @@ const (
 	keyEnding    = durable.Root + "ending/"    // BROKER/CLIENT ID: a session to be ended
 )
 
-// functionRecord is a function in the store: which version is active.
+// functionRecord is a function in the store: which version is active. Every
+// change of it is guarded by the revision that it was read at, and every change
+// of the function's versions goes with one of it.
 type functionRecord struct {
 	Version  string    `json:"version"`
-	Deployed time.Time `json:"deployed"`
+	Deployed time.Time `json:"deployed"`           // for people: nothing is ordered by it
 	Removing bool      `json:"removing,omitempty"` // its removal is to be finished
 }
 
 // versionRecord is a version that is kept.
 type versionRecord struct {
 	Version  string             `json:"version"`
-	Deployed time.Time          `json:"deployed"`
+	Deployed time.Time          `json:"deployed"` // for people
 	Function functions.Function `json:"function"`
+
+	revision int64 // of the store, at which it was deployed last
 }
 
-// loadFunctions reads what is deployed. Functions whose removal was begun are
-// returned for it to be finished.
-func (d *Deployer) loadFunctions(ctx context.Context) (removing []string, err error) {
-	versions := map[string][]versionRecord{}
-	err = durable.EachEntry(ctx, d.cfg.Store, keyVersions, store.Read{Limit: 100}, func(e store.Entry) error {
-		name, _, _ := strings.Cut(strings.TrimPrefix(e.Key, keyVersions), "/")
-		var v versionRecord
-		if err := json.Unmarshal(e.Value, &v); err != nil {
-			return fmt.Errorf("read %s: %w", e.Key, err)
-		}
-		versions[name] = append(versions[name], v)
-		return nil
-	})
-	if err != nil {
-		return nil, err
+// desired is what the store says of a function.
+type desired struct {
+	functionRecord
+	revision int64           // that last changed the function's record; 0: there is none
+	versions []versionRecord // newest first
+	at       int64           // revision of the store at which all this was read
+}
+
+// there reports whether the function is deployed and not being removed.
+func (w *desired) there() bool { return w.revision != 0 && !w.Removing }
+
+// find returns a version that is kept.
+func (w *desired) find(digest string) (versionRecord, bool) {
+	i := slices.IndexFunc(w.versions, func(v versionRecord) bool { return v.Version == digest })
+	if i < 0 {
+		return versionRecord{Version: digest}, false
 	}
-	err = durable.EachEntry(ctx, d.cfg.Store, keyFunctions, store.Read{Limit: 500}, func(e store.Entry) error {
-		name := strings.TrimPrefix(e.Key, keyFunctions)
-		var r functionRecord
-		if err := json.Unmarshal(e.Value, &r); err != nil {
-			return fmt.Errorf("read %s: %w", e.Key, err)
+	return w.versions[i], true
+}
+
+// addVersion adds a version as it is in the store.
+func (w *desired) addVersion(e store.Entry) error {
+	v := versionRecord{revision: e.Version}
+	if err := json.Unmarshal(e.Value, &v); err != nil {
+		return fmt.Errorf("read %s: %w", e.Key, err)
+	}
+	w.versions = append(w.versions, v)
+	return nil
+}
+
+// setRecord sets the function's record as it is in the store, after its
+// versions were added.
+func (w *desired) setRecord(e store.Entry, at int64) error {
+	w.revision, w.at = e.Version, at
+	slices.SortFunc(w.versions, func(a, b versionRecord) int { return int(b.revision - a.revision) })
+	if e.Version == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(e.Value, &w.functionRecord); err != nil {
+		return fmt.Errorf("read %s: %w", e.Key, err)
+	}
+	return nil
+}
+
+// read reads what the store says of a function.
+func (d *Deployer) read(ctx context.Context, name string) (desired, error) {
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
+	defer cancel()
+	for {
+		var w desired
+		e, at, err := d.cfg.Store.Get(ctx, keyFunctions+name, store.Read{})
+		if err != nil {
+			return w, fmt.Errorf("read function %q: %w", name, err)
 		}
-		if r.Removing {
-			removing = append(removing, name)
-			return nil
+		es, _, err := d.cfg.Store.List(ctx, keyVersions+name+"/", store.Read{Revision: at})
+		if errors.Is(err, store.ErrCompacted) {
+			continue // in between
 		}
-		fn := functions.Defaults()
-		fn.Name = name // in case that its version's record is lost
-		for _, v := range versions[name] {
-			if v.Version == r.Version {
-				fn = v.Function
+		if err != nil {
+			return w, fmt.Errorf("read versions of function %q: %w", name, err)
+		}
+		for _, e := range es {
+			if err := w.addVersion(e); err != nil {
+				return w, err
 			}
 		}
-		d.functions[name] = d.newDeployment(r, versions[name], &fn)
-		return nil
-	})
-	return removing, err
+		return w, w.setRecord(e, at)
+	}
 }
 
-// record writes a version and makes it the active one, in one transaction that
-// also forgets versions that are not kept any more.
-func (d *Deployer) record(ctx context.Context, f *Deployment, fn *functions.Function, r functionRecord, newest bool) (versions []versionRecord, drop []string, err error) {
-	v := versionRecord{Version: r.Version, Deployed: r.Deployed, Function: *fn}
-	if f != nil {
-		f.mu.Lock()
-		versions = slices.Clone(f.versions)
-		f.mu.Unlock()
+// readAll reads what the store says of every function, and at which revision.
+func (d *Deployer) readAll(ctx context.Context) (all map[string]*desired, at int64, err error) {
+	_, at, err = d.cfg.Store.Get(ctx, keyFunctions, store.Read{})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read functions: %w", err)
 	}
+	versions := map[string]*desired{}
+	err = durable.EachEntry(ctx, d.cfg.Store, keyVersions, store.Read{Limit: 100, Revision: at}, func(e store.Entry) error {
+		name, _, _ := strings.Cut(strings.TrimPrefix(e.Key, keyVersions), "/")
+		if versions[name] == nil {
+			versions[name] = &desired{}
+		}
+		return versions[name].addVersion(e)
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	all = map[string]*desired{}
+	err = durable.EachEntry(ctx, d.cfg.Store, keyFunctions, store.Read{Limit: 500, Revision: at}, func(e store.Entry) error {
+		name := strings.TrimPrefix(e.Key, keyFunctions)
+		w := versions[name]
+		if w == nil {
+			w = &desired{}
+		}
+		all[name] = w
+		return w.setRecord(e, at)
+	})
+	return all, at, err
+}
+
+// write makes v the active version of a function, and the newest if it is not
+// kept yet or if newest is set, and forgets versions that are not kept any more:
+// in one transaction, that takes place only if the function's record is still the
+// one that was read.
+func (d *Deployer) write(ctx context.Context, name string, read *desired, v versionRecord, newest bool) (revision int64, err error) {
+	ops := make([]store.Op, 0, 3)
+	versions := slices.Clone(read.versions)
 	i := slices.IndexFunc(versions, func(o versionRecord) bool { return o.Version == v.Version })
-	if i >= 0 && !newest {
-		v.Deployed = versions[i].Deployed
-		versions[i] = v
-	} else {
+	if i < 0 || newest {
 		if i >= 0 {
 			versions = slices.Delete(versions, i, i+1)
 		}
 		versions = slices.Insert(versions, 0, v)
+		text, err := json.Marshal(v)
+		if err != nil {
+			return 0, err
+		}
+		ops = append(ops, store.Op{Key: keyVersions + name + "/" + v.Version, Value: text})
 	}
-	versions, drop = keepNewest(versions, r.Version)
-	vtext, err := json.Marshal(v)
-	if err != nil {
-		return nil, nil, err
+	for _, digest := range surplus(versions, v.Version) {
+		ops = append(ops, store.Op{Key: keyVersions + name + "/" + digest, Delete: true})
 	}
-	rtext, err := json.Marshal(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	ops := []store.Op{{Key: keyFunctions + fn.Name, Value: rtext}, {Key: keyVersions + fn.Name + "/" + v.Version, Value: vtext}}
-	for _, digest := range drop {
-		ops = append(ops, store.Op{Key: keyVersions + fn.Name + "/" + digest, Delete: true})
-	}
-	_, err = d.cfg.Store.Commit(ctx, nil, ops)
-	return versions, drop, err
+	r := read.functionRecord
+	r.Version, r.Deployed = v.Version, v.Deployed
+	return d.writeRecord(ctx, name, read, r, ops...)
 }
 
-// keepNewest splits versions, newest first, into those that are kept, the
-// active one among them, and the names of the others.
-func keepNewest(versions []versionRecord, active string) (keep []versionRecord, drop []string) {
-	room := keepVersions
-	if slices.ContainsFunc(versions, func(v versionRecord) bool { return v.Version == active }) {
-		room--
+// writeRecord writes the record of a function, and what goes with it, if it is
+// still the one that was read. The error is store.ErrConflict if it is not. An
+// answer that was lost is looked for.
+func (d *Deployer) writeRecord(ctx context.Context, name string, read *desired, r functionRecord, ops ...store.Op) (revision int64, err error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return 0, err
 	}
+	ops = append(ops, store.Op{Key: keyFunctions + name, Value: text})
+	guards := []store.Guard{{Key: keyFunctions + name, Version: read.revision}}
+	cctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
+	defer cancel()
+	revision, err = d.cfg.Store.Commit(cctx, guards, ops)
+	if err == nil || answered(err) {
+		return revision, err
+	}
+	e, _, rerr := d.cfg.Store.Get(ctx, keyFunctions+name, store.Read{})
+	if rerr == nil && e.Version > read.revision && string(e.Value) == string(text) {
+		return e.Version, nil
+	}
+	return 0, err
+}
+
+// answered reports whether an error of a commit means that nothing was changed.
+func answered(err error) bool {
+	for _, e := range []error{store.ErrConflict, store.ErrFull, store.ErrTooLarge, store.ErrCompacted, store.ErrLeaseGone, store.ErrInvalid} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// surplus returns which of some versions, newest first, are not kept any more.
+func surplus(versions []versionRecord, active string) (drop []string) {
+	room := keepVersions - 1 // beside the active one
 	for _, v := range versions {
 		switch {
 		case v.Version == active:
-			keep = append(keep, v)
 		case room > 0:
-			keep = append(keep, v)
 			room--
 		default:
 			drop = append(drop, v.Version)
 		}
 	}
-	return keep, drop
+	return drop
 }
 
 // pickVersion finds what to roll back to among versions, newest first.

@@ -2,9 +2,6 @@ package deploy
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"slices"
 	"time"
 
 	"github.com/edgefn/edgefn/functions"
@@ -63,66 +60,9 @@ func (d *Deployer) checkVersion(ctx context.Context, v *version, wait time.Durat
 	return v.pool.Check(ctx)
 }
 
-// checkBackoff is for a version that does not start.
-var checkBackoff = durable.Backoff{First: time.Second, Max: time.Minute}
-
-// bringUp has the version of record serve, however often that has to be tried.
-func (d *Deployer) bringUp(ctx context.Context, f *Deployment) {
-	spec := f.spec()
-	log := d.log.With(logFunction, f.name, logVersion, spec.Version)
-	for tries := 1; ; tries++ {
-		err := d.bringUpOnce(ctx, f, spec)
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			f.mu.Lock()
-			f.failing, f.starting = "", nil
-			f.mu.Unlock()
-			log.Info("function serves")
-			return
-		}
-		why := failureText(err)
-		f.setFailing(why)
-		if tries == 1 {
-			log.Error("function does not start, its events wait", logErr, err)
-			d.cfg.Logs.Of(f.name).Note(spec.Version, "error", "", "the function does not start, its events wait: "+why)
-		}
-		if durable.Sleep(ctx, checkBackoff.Wait(tries)) != nil {
-			return
-		}
-	}
-}
-
-func (d *Deployer) bringUpOnce(ctx context.Context, f *Deployment, spec versionRecord) error {
-	if spec.Function.Name == "" {
-		return errors.New("the version's record is lost: deploy it again")
-	}
-	if there, err := d.cfg.Images.Has(ctx, spec.Version); err == nil && !there {
-		return fmt.Errorf("the image of version %s is not there: deploy it again", spec.Version)
-	}
-	if err := d.hold(&spec.Function); err != nil {
-		return err
-	}
-	v, err := d.newVersion(&spec.Function, spec.Version)
-	if err != nil {
-		return err
-	}
-	if err := d.checkVersion(ctx, v, defaultWait); err != nil {
-		v.stop()
-		return err
-	}
-	if ctx.Err() != nil { // halted: whoever did that goes on
-		v.stop()
-		return context.Cause(ctx)
-	}
-	f.activate(v)
-	return nil
-}
-
-// retire lets a version finish its events and ends it.
+// retire lets a version finish its events, until ctx is done, and ends it.
 func (d *Deployer) retire(ctx context.Context, v *version) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*v.Function.Timeout+drainTime)
+	ctx, cancel := context.WithTimeout(ctx, 2*v.Function.Timeout+drainTime)
 	defer cancel()
 	if err := v.pool.Drain(ctx); err != nil {
 		d.log.Warn("old version did not finish in time, its events are run again", logFunction, v.Function.Name, logVersion, v.Digest, logErr, err)
@@ -130,14 +70,25 @@ func (d *Deployer) retire(ctx context.Context, v *version) {
 	v.stop()
 }
 
+// dropImages removes the images of versions that are not kept any more, once
+// nothing of them runs.
+func (d *Deployer) dropImages(ctx context.Context, f *Deployment) {
+	for _, digest := range f.toDrop() {
+		d.removeImage(ctx, digest)
+	}
+}
+
 // discard removes an image that was imported in vain, unless it is a version
-// that is kept.
-func (d *Deployer) discard(ctx context.Context, digest string) {
+// that is kept. name is empty where the image does not tell its function.
+func (d *Deployer) discard(ctx context.Context, name, digest string) {
 	for _, f := range d.Deployments() {
-		f.mu.Lock()
-		kept := slices.ContainsFunc(f.versions, func(v versionRecord) bool { return v.Version == digest })
-		f.mu.Unlock()
-		if kept {
+		if f.keeps(digest) {
+			return
+		}
+	}
+	if name != "" { // another may have deployed it meanwhile
+		want, err := d.read(context.WithoutCancel(ctx), name)
+		if _, kept := want.find(digest); kept || err != nil {
 			return
 		}
 	}
