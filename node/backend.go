@@ -62,6 +62,26 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 	return storeErrorOrNil(n.deployer.Remove(ctx, name))
 }
 
+// Pause implements api.Backend.
+func (n *Node) Pause(ctx context.Context, name, trigger string) (api.Paused, error) {
+	return n.pause(ctx, name, trigger, n.deployer.Pause)
+}
+
+// Resume implements api.Backend.
+func (n *Node) Resume(ctx context.Context, name, trigger string) (api.Paused, error) {
+	return n.pause(ctx, name, trigger, n.deployer.Resume)
+}
+
+func (n *Node) pause(ctx context.Context, name, trigger string, set func(ctx context.Context, name, trigger string) (api.Paused, error)) (api.Paused, error) {
+	done, err := n.enter()
+	if err != nil {
+		return api.Paused{}, err
+	}
+	defer done()
+	out, err := set(ctx, name, trigger)
+	return out, storeErrorOrNil(err)
+}
+
 // Functions implements api.Backend.
 func (n *Node) Functions(context.Context) ([]api.FunctionInfo, error) {
 	var out []api.FunctionInfo

@@ -84,6 +84,8 @@ func NewServer(b Backend, o Options) http.Handler {
 		"DELETE /v1/functions/{name}":                s.remove,
 		"POST /v1/functions/{name}/invoke":           s.invoke,
 		"POST /v1/functions/{name}/rollback":         s.rollback,
+		"POST /v1/functions/{name}/pause":            s.pause,
+		"POST /v1/functions/{name}/resume":           s.resume,
 		"GET /v1/functions/{name}/logs":              s.logs,
 		"GET /v1/functions/{name}/state":             s.stateList,
 		"GET /v1/functions/{name}/state/{key...}":    s.stateGet,

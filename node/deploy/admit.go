@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/edgefn/edgefn/functions"
@@ -107,9 +108,13 @@ func (d *Deployer) noBroker(name string) string {
 	return fmt.Sprintf("this node has no broker %q: name it under brokers in the node's config", name)
 }
 
-// warnings are limits of a function that this machine cannot hold to.
-func (d *Deployer) warnings(fn *functions.Function) []string {
-	out := d.cfg.Images.Warnings()
+// warnings are limits of a function that this machine cannot hold to, and that
+// it is paused.
+func (d *Deployer) warnings(fn *functions.Function, p *pause) []string {
+	out := slices.Clone(d.cfg.Images.Warnings())
+	if w := p.warning(fn.Name); w != "" {
+		out = append(out, w)
+	}
 	if fn.Dead.Bytes > d.cfg.Settler.QueueBytes() {
 		out = append(out, fmt.Sprintf("dead.bytes: the store has %s for all queues together", functions.FormatSize(d.cfg.Settler.QueueBytes())))
 	}

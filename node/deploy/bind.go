@@ -162,6 +162,7 @@ func (d *Deployer) Sources(f *Deployment) []api.SourceInfo {
 		case isLocal(&t) && d.cfg.Local != nil:
 			i = api.SourceInfo{Trigger: t.Name, State: "connected"}
 		}
+		i.Paused = f.want.has(t.Name)
 		out = append(out, i)
 	}
 	return out

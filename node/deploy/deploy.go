@@ -52,7 +52,7 @@ func (d *Deployer) deploy(ctx context.Context, fn *functions.Function, digest st
 		f.spared(digest)
 	}
 	if want.Version == digest && here && want.there() && f.activeVersion() == digest {
-		return api.Deployed{Name: fn.Name, Version: digest, Unchanged: true, Nodes: []string{d.cfg.Node}, Warnings: d.warnings(fn)}, nil
+		return api.Deployed{Name: fn.Name, Version: digest, Unchanged: true, Nodes: []string{d.cfg.Node}, Warnings: d.warnings(fn, &want.pause)}, nil
 	}
 	if err := d.admit(fn); err != nil {
 		return api.Deployed{}, err
@@ -80,7 +80,7 @@ func (d *Deployer) Rollback(ctx context.Context, name, to string, progress func(
 		return api.Deployed{}, err
 	}
 	if f, ok := d.Lookup(name); ok && want.Version == target.Version && f.activeVersion() == target.Version {
-		return api.Deployed{Name: name, Version: target.Version, Unchanged: true, Nodes: []string{d.cfg.Node}}, nil
+		return api.Deployed{Name: name, Version: target.Version, Unchanged: true, Nodes: []string{d.cfg.Node}, Warnings: d.warnings(&target.Function, &want.pause)}, nil
 	}
 	if there, err := d.cfg.Images.Has(ctx, target.Version); err != nil || !there {
 		return api.Deployed{}, errors.Join(err, &api.Error{
@@ -146,7 +146,7 @@ func (d *Deployer) install(ctx context.Context, k *keeper, in installing) (api.D
 	if err := d.activate(ctx, k, v, in); err != nil {
 		return api.Deployed{}, err
 	}
-	out := api.Deployed{Name: in.fn.Name, Version: in.digest, Nodes: []string{d.cfg.Node}, Warnings: d.warnings(in.fn)}
+	out := api.Deployed{Name: in.fn.Name, Version: in.digest, Nodes: []string{d.cfg.Node}, Warnings: d.warnings(in.fn, d.paused(in))}
 	current := func(s state) bool { return s.version == in.digest && s.serving }
 	s, err := k.await(ctx, func(s state) bool { return s.bound || !current(s) })
 	if err != nil {
@@ -161,6 +161,17 @@ func (d *Deployer) install(ctx context.Context, k *keeper, in installing) (api.D
 	}
 	d.log.Info("function deployed", logFunction, in.fn.Name, logVersion, in.digest)
 	return out, nil
+}
+
+// paused is what of a function is paused once a version of it was installed.
+func (d *Deployer) paused(in installing) *pause {
+	p := in.read.pause
+	if f, here := d.Lookup(in.fn.Name); here {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		p = f.want.pause
+	}
+	return &p
 }
 
 // activate writes that a version that is checked is to serve, and returns when

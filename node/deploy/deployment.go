@@ -50,6 +50,7 @@ func (d *Deployer) newDeployment(want *desired, fn *functions.Function) *Deploym
 		}
 		l.Note(digest, level, invocation, text)
 	})
+	f.svc.SetPaused(want.Paused, want.PausedTriggers)
 	f.served = d.cfg.Spawn(f.svc.Run)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -65,6 +66,9 @@ func (f *Deployment) follow(want *desired) {
 		if _, kept := want.find(v.Version); !kept && !slices.Contains(f.surplus, v.Version) {
 			f.surplus = append(f.surplus, v.Version)
 		}
+	}
+	if !f.want.samePause(&want.pause) {
+		f.svc.SetPaused(want.Paused, want.PausedTriggers)
 	}
 	f.want = *want
 }

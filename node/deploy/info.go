@@ -2,7 +2,9 @@ package deploy
 
 import (
 	"fmt"
+	"slices"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node/api"
 	"github.com/edgefn/edgefn/node/settle"
@@ -15,8 +17,9 @@ func (f *Deployment) Info() api.FunctionInfo {
 	v := f.active
 	i := api.FunctionInfo{
 		Name: f.name, Version: f.want.Version, Runtime: fn.Runtime, Triggers: []string{},
-		Deployed: f.want.Deployed, Error: f.failing, Queued: f.svc.Queued(),
+		Deployed: f.want.Deployed, Error: f.failing, Queued: f.svc.Queued(), PausedTriggers: f.want.PausedTriggers,
 	}
+	paused := f.want.Paused || (len(fn.Triggers) > 0 && !slices.ContainsFunc(fn.Triggers, func(t functions.Trigger) bool { return !f.want.has(t.Name) }))
 	f.mu.Unlock()
 	for _, t := range fn.Triggers {
 		switch {
@@ -42,6 +45,8 @@ func (f *Deployment) Info() api.FunctionInfo {
 	switch {
 	case i.Error != "":
 		i.State = "failing"
+	case paused:
+		i.State = "paused"
 	case v == nil:
 		i.State = "starting"
 	case s.Up:

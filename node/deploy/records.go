@@ -29,6 +29,7 @@ type functionRecord struct {
 	Version  string    `json:"version"`
 	Deployed time.Time `json:"deployed"`           // for people: nothing is ordered by it
 	Removing bool      `json:"removing,omitempty"` // its removal is to be finished
+	pause
 }
 
 // versionRecord is a version that is kept.

@@ -97,22 +97,27 @@ func (d *Deployer) keeper(name string) *keeper {
 // at a time uses it: deploys, rollbacks and the removal of one function come one
 // after the other.
 func (d *Deployer) use(ctx context.Context, name string) (k *keeper, leave func(), err error) {
-	d.mu.Lock()
-	k = d.keeper(name)
-	k.users++
-	d.mu.Unlock()
-	left := func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		k.users--
-		k.nudge() // it may be over
-	}
+	k, left := d.look(name)
 	select {
 	case k.serial <- struct{}{}:
 		return k, func() { <-k.serial; left() }, nil
 	case <-ctx.Done():
 		left()
 		return nil, nil, context.Cause(ctx)
+	}
+}
+
+// look returns the keeper of a function, which stays until it is let go of.
+func (d *Deployer) look(name string) (k *keeper, leave func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k = d.keeper(name)
+	k.users++
+	return k, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		k.users--
+		k.nudge() // it may be over
 	}
 }
 
