@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -14,76 +15,98 @@ import (
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/functions/wire"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/deploy"
 	"github.com/edgefn/edgefn/node/settle"
 	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
+// Missing implements api.Backend.
+func (n *Node) Missing(ctx context.Context, version string, blobs []string) ([]string, error) {
+	done, err := n.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return n.boxes.Missing(ctx, version, blobs)
+}
+
+// Deploy implements api.Backend.
+func (n *Node) Deploy(ctx context.Context, image io.Reader, o api.DeployOptions, progress func(api.Progress)) (api.Deployed, error) {
+	done, err := n.enter()
+	if err != nil {
+		return api.Deployed{}, err
+	}
+	defer done()
+	out, err := n.deployer.Deploy(ctx, image, o, progress)
+	return out, storeErrorOrNil(err)
+}
+
+// Rollback implements api.Backend.
+func (n *Node) Rollback(ctx context.Context, name, to string, progress func(api.Progress)) (api.Deployed, error) {
+	done, err := n.enter()
+	if err != nil {
+		return api.Deployed{}, err
+	}
+	defer done()
+	out, err := n.deployer.Rollback(ctx, name, to, progress)
+	return out, storeErrorOrNil(err)
+}
+
+// Remove implements api.Backend.
+func (n *Node) Remove(ctx context.Context, name string) error {
+	done, err := n.enter()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return storeErrorOrNil(n.deployer.Remove(ctx, name))
+}
+
+// Pause implements api.Backend.
+func (n *Node) Pause(ctx context.Context, name, trigger string) (api.Paused, error) {
+	return n.pause(ctx, name, trigger, n.deployer.Pause)
+}
+
+// Resume implements api.Backend.
+func (n *Node) Resume(ctx context.Context, name, trigger string) (api.Paused, error) {
+	return n.pause(ctx, name, trigger, n.deployer.Resume)
+}
+
+func (n *Node) pause(ctx context.Context, name, trigger string, set func(ctx context.Context, name, trigger string) (api.Paused, error)) (api.Paused, error) {
+	done, err := n.enter()
+	if err != nil {
+		return api.Paused{}, err
+	}
+	defer done()
+	out, err := set(ctx, name, trigger)
+	return out, storeErrorOrNil(err)
+}
+
 // Functions implements api.Backend.
 func (n *Node) Functions(context.Context) ([]api.FunctionInfo, error) {
 	var out []api.FunctionInfo
-	for _, d := range n.deployments() {
+	for _, d := range n.deployer.Deployments() {
 		out = append(out, n.info(d))
 	}
 	return out, nil
 }
 
-func (n *Node) info(d *deployment) api.FunctionInfo {
-	fn := d.svc.Spec()
-	d.mu.Lock()
-	v := d.active
-	i := api.FunctionInfo{
-		Name: d.name, Version: d.record.Version, Runtime: fn.Runtime, Triggers: []string{},
-		Deployed: d.record.Deployed, Error: d.failing, Queued: d.svc.Queued(), Dead: n.settler.Dead.Count(d.name),
-	}
-	starting := d.starting != nil
-	d.mu.Unlock()
-	for _, t := range fn.Triggers {
-		switch {
-		case t.MQTT != nil:
-			i.Triggers = append(i.Triggers, fmt.Sprintf("mqtt %s %s", settle.BrokerName(t.MQTT.Broker), t.MQTT.Topic))
-		case t.GPIO != nil:
-			i.Triggers = append(i.Triggers, fmt.Sprintf("gpio %s %s", t.GPIO.Line, t.GPIO.Edge))
-		case t.Sensor != nil:
-			i.Triggers = append(i.Triggers, fmt.Sprintf("sensor %s %v", t.Sensor.Device, t.Sensor.Every))
-		}
-	}
-	var s pool.Stats
-	if v != nil {
-		s = v.pool.Stats()
-		i.Instances = s.Instances
-	}
-	if i.Error == "" {
-		i.Error = d.svc.Blocked()
-	}
-	if i.Error == "" {
-		i.Error = s.LastError
-	}
-	switch {
-	case i.Error != "":
-		i.State = "failing"
-	case starting || v == nil:
-		i.State = "starting"
-	case s.Up:
-		i.State = "serving"
-	default:
-		i.State = "idle"
-	}
+func (n *Node) info(d *deploy.Deployment) api.FunctionInfo {
+	i := d.Info()
+	i.Dead = n.settler.Dead.Count(i.Name)
 	return i
 }
 
 // Describe implements api.Backend.
 func (n *Node) Describe(_ context.Context, name string) (api.FunctionDetail, error) {
-	d, err := n.find(name)
+	d, err := n.deployer.Find(name)
 	if err != nil {
 		return api.FunctionDetail{}, err
 	}
-	out := api.FunctionDetail{FunctionInfo: n.info(d), Function: *d.svc.Spec(), Usage: api.Usage(n.settler.Usage.Of(name)), Sources: n.sources(d)}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, v := range d.versions {
-		out.Versions = append(out.Versions, api.VersionInfo{Version: v.Version, Deployed: v.Deployed, Active: v.Version == d.record.Version})
-	}
-	return out, nil
+	return api.FunctionDetail{
+		FunctionInfo: n.info(d), Function: *d.Service().Spec(), Versions: d.Versions(),
+		Usage: api.Usage(n.settler.Usage.Of(name)), Sources: n.deployer.Sources(d),
+	}, nil
 }
 
 // Invoke implements api.Backend. The event is not queued: it runs now, once, or
@@ -94,7 +117,7 @@ func (n *Node) Invoke(ctx context.Context, name string, r api.InvokeRequest) (ap
 		return api.Invoked{}, err
 	}
 	defer done()
-	d, err := n.find(name)
+	d, err := n.deployer.Find(name)
 	if err != nil {
 		return api.Invoked{}, err
 	}
@@ -116,9 +139,9 @@ func (n *Node) Invoke(ctx context.Context, name string, r api.InvokeRequest) (ap
 		out.Failure = functions.Failf(functions.FailPayload, "the event has %d bytes of data, this node takes %d", len(e.Data), n.cfg.MaxPayload())
 		return out, nil
 	}
-	v := d.svc.Current()
+	v := d.Service().Current()
 	if v == nil {
-		return out, n.notServing(d)
+		return out, d.NotServing()
 	}
 	if r.Wait > 0 {
 		var cancel context.CancelFunc
@@ -129,7 +152,7 @@ func (n *Node) Invoke(ctx context.Context, name string, r api.InvokeRequest) (ap
 	res, err := v.Run(ctx, n.settler, settle.Request{
 		Attempt: 1, Event: e, OwnID: r.ID != "", NoWait: true, Invocation: out.Invocation,
 	})
-	d.svc.Tally(err)
+	d.Service().Tally(err)
 	out.Logs = stop()
 	out.Repeat = res.Repeat
 	out.Data, out.DataContentType = res.Outcome.Result.Data, res.Outcome.Result.DataContentType
@@ -158,19 +181,20 @@ func storeErrorOrNil(err error) error {
 	return storeError(err)
 }
 
-// notServing says why no version takes events.
-func (n *Node) notServing(d *deployment) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.failing != "" {
-		return &api.Error{Err: api.ErrRefused, Message: fmt.Sprintf("function %q does not start: %s", d.name, d.failing)}
+// storeError gives an error of the store its place in the API.
+func storeError(err error) error {
+	if errors.Is(err, store.ErrFull) {
+		return &api.Error{Err: errors.Join(api.ErrFull, err), Message: err.Error(), Hint: "make room: delete state or dead letters, or free the disk"}
 	}
-	return &api.Error{Err: api.ErrOverloaded, Message: fmt.Sprintf("function %q is starting", d.name), Hint: "try again in a moment"}
+	if errors.Is(err, store.ErrClosed) {
+		return errors.Join(api.ErrStopping, err)
+	}
+	return err
 }
 
 // Logs implements api.Backend.
 func (n *Node) Logs(ctx context.Context, name string, o api.LogOptions, f func(api.LogLine) error) error {
-	if _, err := n.find(name); err != nil {
+	if _, err := n.deployer.Find(name); err != nil {
 		return err
 	}
 	return n.logs.Of(name).Read(ctx, o, f)
@@ -178,7 +202,7 @@ func (n *Node) Logs(ctx context.Context, name string, o api.LogOptions, f func(a
 
 // stateKeyOf checks a key and returns where it is in the store.
 func (n *Node) stateKeyOf(name, key string) (string, error) {
-	if _, err := n.find(name); err != nil {
+	if _, err := n.deployer.Find(name); err != nil {
 		return "", err
 	}
 	if key == "" {
@@ -227,7 +251,10 @@ func (n *Node) StateDelete(ctx context.Context, name, key string) error {
 	if _, err := n.StateGet(ctx, name, key); err != nil {
 		return err
 	}
-	return storeErrorOrNil(n.commitOnce(ctx, []store.Op{{Key: settle.StateKey(name, key), Delete: true}}))
+	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
+	defer cancel()
+	_, err := n.st.Commit(ctx, nil, []store.Op{{Key: settle.StateKey(name, key), Delete: true}})
+	return storeErrorOrNil(err)
 }
 
 // stateLimit bounds one answer of StateList.
@@ -235,7 +262,7 @@ const stateLimit = 1000
 
 // StateList implements api.Backend.
 func (n *Node) StateList(ctx context.Context, name, prefix, after string, limit int) ([]api.StateKey, error) {
-	if _, err := n.find(name); err != nil {
+	if _, err := n.deployer.Find(name); err != nil {
 		return nil, err
 	}
 	if limit <= 0 || limit > stateLimit {
@@ -268,14 +295,14 @@ func (n *Node) StateList(ctx context.Context, name, prefix, after string, limit 
 // Usage implements api.Backend.
 func (n *Node) Usage(_ context.Context, name string) ([]api.Usage, error) {
 	if name != "" {
-		if _, err := n.find(name); err != nil {
+		if _, err := n.deployer.Find(name); err != nil {
 			return nil, err
 		}
 		return []api.Usage{api.Usage(n.settler.Usage.Of(name))}, nil
 	}
 	out := []api.Usage{}
-	for _, d := range n.deployments() {
-		out = append(out, api.Usage(n.settler.Usage.Of(d.name)))
+	for _, d := range n.deployer.Deployments() {
+		out = append(out, api.Usage(n.settler.Usage.Of(d.Name())))
 	}
 	return out, nil
 }
@@ -284,8 +311,8 @@ func (n *Node) Usage(_ context.Context, name string) ([]api.Usage, error) {
 func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	n.mu.RLock()
 	s := api.Status{
-		Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.ready, Started: n.started, Functions: len(n.functions),
-		Platform: n.boxes.Platform(), Runtimes: map[string]string{}, Brokers: map[string]api.ComponentStatus{},
+		Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.ready, Started: n.started,
+		Platform: n.boxes.Platform(), Runtimes: map[string]string{}, Functions: len(n.deployer.Deployments()), Brokers: map[string]api.ComponentStatus{},
 	}
 	n.mu.RUnlock()
 	s.Containerd = n.boxes.Status(ctx)
@@ -329,7 +356,7 @@ func (n *Node) outboxQueues(ctx context.Context) ([]api.OutboxQueue, error) {
 
 // Health implements api.Backend: it reads what every event looks up.
 func (n *Node) Health(context.Context) error {
-	_ = n.deployments()
+	_ = n.deployer.Deployments()
 	return nil
 }
 

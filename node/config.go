@@ -222,10 +222,8 @@ func pair(fault func(path, format string, args ...any), file func(path, name str
 
 // Bounds in time that are no one's to configure.
 const (
-	drainTime    = 10 * time.Second // running invocations have it when the node stops
-	answerTime   = time.Second      // answers of the control socket have it when the node stops
-	flushTime    = 2 * time.Second  // committed messages have it when the node stops
-	storeTime    = 10 * time.Second // one call of the store
-	defaultWait  = time.Minute      // a new version has it to serve
-	keepVersions = 5                // per function, the active one included
+	drainTime  = 10 * time.Second // running invocations have it when the node stops
+	answerTime = time.Second      // answers of the control socket have it when the node stops
+	flushTime  = 2 * time.Second  // committed messages have it when the node stops
+	storeTime  = 10 * time.Second // one call of the store
 )

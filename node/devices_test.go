@@ -17,6 +17,7 @@ import (
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/devices"
 )
 
 // hardwareConfig has simulated devices.
@@ -140,7 +141,7 @@ func TestLeasesOfAVersionThatReplacesAFailingOne(t *testing.T) {
 }
 
 // halfBlind are devices beside which not all can be seen.
-type halfBlind struct{ node.Devices }
+type halfBlind struct{ devices.Hardware }
 
 func (halfBlind) Discover(context.Context) ([]drivers.Found, error) {
 	return []drivers.Found{{Kind: "i2c", Name: "i2c-1"}}, errors.New("GPIO chip gpiochip3: permission denied")
@@ -148,7 +149,7 @@ func (halfBlind) Discover(context.Context) ([]drivers.Found, error) {
 
 func TestDevicesAreListedThoughNotAllCanBeSeen(t *testing.T) {
 	w := newWorld(t)
-	w.around = func(d node.Devices) node.Devices { return halfBlind{d} }
+	w.around = func(d devices.Hardware) devices.Hardware { return halfBlind{d} }
 	n, _ := w.run(w.hardwareConfig())
 	d, err := n.Devices(t.Context())
 	if err != nil || len(d.Devices) != 3 || len(d.Found) != 1 || d.Unseen != "GPIO chip gpiochip3: permission denied" {
@@ -174,13 +175,13 @@ func TestSafeOfAConfigWithFaults(t *testing.T) {
 
 // watched calls closed when the outputs are safe.
 type watched struct {
-	node.Devices
+	devices.Hardware
 	closed func()
 }
 
 func (d watched) Run(ctx context.Context) error {
 	defer d.closed()
-	return d.Devices.Run(ctx)
+	return d.Hardware.Run(ctx)
 }
 
 // Sandboxes may take their time to go.
@@ -188,7 +189,7 @@ func TestLinesAreSafeBeforeSandboxesGo(t *testing.T) {
 	w := newWorld(t)
 	w.handle("drive", drive)
 	gone := false
-	w.around = func(d node.Devices) node.Devices {
+	w.around = func(d devices.Hardware) devices.Hardware {
 		return watched{d, func() {
 			for _, p := range w.pools {
 				p.mu.Lock()

@@ -1,26 +1,17 @@
-// Package node is the composition root: it puts the parts together and is the
-// only one that knows them all.
+// Package node is the composition root: it reads the config, puts the real parts
+// together (parts.go), and has them live and end in the right order (node.go).
+// It is the only package that knows them all; what they do is in its rooms.
 //
-// The way of an event: a source (bind.go) hands it to Deliver, which passes it to
-// its function's settle.Service (package settle); from there it goes to a pool
-// of instances, to the store and the brokers (surroundings.go), and back to its
-// sender.
+// The way of an event: a source or the broker inside the node hands it to
+// Deliver, which passes it to its function's settle.Service (settle); from there
+// it goes to a pool of instances, and its effects to the store, the brokers and
+// the lines (surroundings.go, devices); then its sender is told.
 //
-// # Lines
+// The way of a deploy: the control API (api) calls the Backend, which Node
+// implements (backend.go, letters.go, devices.go); that hands it to deploy, which
+// has versions serve and binds their triggers.
 //
-// A version claims the outputs of its grants before it is written to the store,
-// so that of two deploys one is refused (devices.go). Commands of lines that go
-// through a transaction are carried out by the outbox, in their order: a set at
-// least once, a pulse at most once across a crash. A function
-// that fails three times in a row, that is removed or does not want a line any
-// more loses what it commands, also what still waits. When the node stops, every
-// output goes to its safe value once nothing runs that could command it.
-//
-// # Versions
-//
-// A deploy imports the image, checks the function against this node, starts one
-// instance of the new version, writes it to the store and only then switches
-// (deploy.go). Events that wait go to the new version, those that run finish on
-// the old one. A trigger that did not change keeps its source, so no message and
-// no session is lost.
+// When the node stops it takes no more events, lets those that run end, sends
+// what was committed, puts every output to its safe value, and only then lets go
+// of the sandboxes, which could have commanded it.
 package node

@@ -23,6 +23,8 @@ import (
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
+	deployer "github.com/edgefn/edgefn/node/deploy"
+	"github.com/edgefn/edgefn/node/devices"
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 )
@@ -45,8 +47,8 @@ type world struct {
 	made     []string               // sources, in order
 	ended    []string               // client ids whose session was ended
 	plant    *fakePublisher
-	around   func(node.Devices) node.Devices // nil: they are as they are
-	away     bool                            // the broker outside
+	around   func(devices.Hardware) devices.Hardware // nil: they are as they are
+	away     bool                                    // the broker outside
 	logs     bytes.Buffer
 }
 
@@ -93,14 +95,14 @@ func (w *world) parts() node.Parts {
 			return w.local, nil
 		},
 		Publisher: func(*node.Config, string) (node.Publisher, error) { return w.plant, nil },
-		Devices: func(cfg *node.Config) (node.Devices, error) { // simulated by the config
+		Devices: func(cfg *node.Config) (devices.Hardware, error) { // simulated by the config
 			d, err := node.RealParts().Devices(cfg)
 			if err == nil && w.around != nil {
 				d = w.around(d)
 			}
 			return d, err
 		},
-		Source: func(cfg *node.Config, b triggers.Binding, sink triggers.Sink, d node.Devices) (node.Source, error) {
+		Source: func(cfg *node.Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deployer.Source, error) {
 			if b.Trigger.MQTT == nil {
 				return node.RealParts().Source(cfg, b, sink, d)
 			}
@@ -137,9 +139,15 @@ func (w *world) parts() node.Parts {
 // test if it did not end well.
 func (w *world) run(cfg node.Config) (n *node.Node, stop func()) {
 	w.t.Helper()
+	return w.assemble(cfg, w.parts())
+}
+
+// assemble is run with other parts.
+func (w *world) assemble(cfg node.Config, parts node.Parts) (n *node.Node, stop func()) {
+	w.t.Helper()
 	ready := make(chan string, 1)
 	cfg.Ready = func(line string) { ready <- line }
-	n, err := node.Assemble(cfg, w.parts())
+	n, err := node.Assemble(cfg, parts)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -269,13 +277,13 @@ type fakeSandboxes struct{ w *world }
 
 func (s fakeSandboxes) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 
-func (s fakeSandboxes) Import(_ context.Context, r io.Reader) (node.Image, error) {
+func (s fakeSandboxes) Import(_ context.Context, r io.Reader) (deployer.Image, error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
-		return node.Image{}, err
+		return deployer.Image{}, err
 	}
 	sum := sha256.Sum256(b)
-	img := node.Image{Digest: "sha256:" + hex.EncodeToString(sum[:]), Function: b}
+	img := deployer.Image{Digest: "sha256:" + hex.EncodeToString(sum[:]), Function: b}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.w.images[img.Digest] = b
@@ -332,7 +340,7 @@ type fakePool struct {
 	ended  bool
 }
 
-func (w *world) newPool(cfg pool.Config) (node.Pool, error) {
+func (w *world) newPool(cfg pool.Config) (deployer.Pool, error) {
 	p := &fakePool{w: w, cfg: cfg, gone: make(chan struct{})}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -11,6 +11,8 @@ import (
 	"github.com/edgefn/edgefn/drivers/periph"
 	"github.com/edgefn/edgefn/drivers/sim"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/deploy"
+	"github.com/edgefn/edgefn/node/devices"
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/gpio"
 	"github.com/edgefn/edgefn/triggers/sensor"
@@ -30,17 +32,17 @@ func driver(cfg *Config) drivers.Driver {
 	return periph.New(periph.Config{Logger: cfg.Logger})
 }
 
-func newDevices(cfg *Config) (Devices, error) {
+func newDevices(cfg *Config) (devices.Hardware, error) {
 	d := driver(cfg)
-	devices, err := drivers.New(drivers.Config{Specs: cfg.Devices, Driver: d, Logger: cfg.Logger})
+	all, err := drivers.New(drivers.Config{Specs: cfg.Devices, Driver: d, Logger: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}
 	simulated, _ := d.(*sim.Driver)
-	return hardware{devices, simulated}, nil
+	return hardware{all, simulated}, nil
 }
 
-// Simulate implements Devices.
+// Simulate implements devices.Hardware.
 func (h hardware) Simulate(name, what string) error {
 	if h.sim == nil {
 		return errors.New("this node's hardware is real: hardware: sim in its config simulates every device")
@@ -99,7 +101,7 @@ func unsafeLines(err error) error {
 // edgeSource gives the source of a line's edges the node's words.
 type edgeSource struct{ *gpio.Source }
 
-func newEdgeSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d Devices) (Source, error) {
+func newEdgeSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deploy.Source, error) {
 	s, err := gpio.New(gpio.Config{Node: cfg.Name, Binding: b, Sink: sink, Devices: d, Logger: cfg.Logger, Drain: drainTime})
 	if err != nil {
 		return nil, err
@@ -107,13 +109,13 @@ func newEdgeSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d Device
 	return edgeSource{s}, nil
 }
 
-// Status implements Source.
+// Status implements deploy.Source.
 func (s edgeSource) Status() api.SourceInfo { return deviceStatus(s.Source.Status()) }
 
 // sensorSource gives the source of a sensor's readings the node's words.
 type sensorSource struct{ *sensor.Source }
 
-func newSensorSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d Devices) (Source, error) {
+func newSensorSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deploy.Source, error) {
 	s, err := sensor.New(sensor.Config{Node: cfg.Name, Binding: b, Sink: sink, Devices: d, Logger: cfg.Logger, Drain: drainTime})
 	if err != nil {
 		return nil, err
@@ -121,7 +123,7 @@ func newSensorSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d Devi
 	return sensorSource{s}, nil
 }
 
-// Status implements Source.
+// Status implements deploy.Source.
 func (s sensorSource) Status() api.SourceInfo { return deviceStatus(s.Source.Status()) }
 
 func deviceStatus(state string, err error) api.SourceInfo {

@@ -9,13 +9,14 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/deploy"
 	"github.com/edgefn/edgefn/node/settle"
 	"github.com/edgefn/edgefn/node/settle/dead"
 )
 
 // DeadList implements api.Backend. The letters come without their data.
 func (n *Node) DeadList(ctx context.Context, name string) ([]api.DeadLetter, error) {
-	if _, err := n.find(name); err != nil {
+	if _, err := n.deployer.Find(name); err != nil {
 		return nil, err
 	}
 	out := []api.DeadLetter{}
@@ -30,7 +31,7 @@ func (n *Node) DeadList(ctx context.Context, name string) ([]api.DeadLetter, err
 
 // DeadShow implements api.Backend.
 func (n *Node) DeadShow(ctx context.Context, name, id string) (api.DeadLetter, error) {
-	if _, err := n.find(name); err != nil {
+	if _, err := n.deployer.Find(name); err != nil {
 		return api.DeadLetter{}, err
 	}
 	it, ok := n.settler.Dead.Find(name, id)
@@ -53,7 +54,7 @@ func noLetter(name, id string) error {
 
 // DeadDelete implements api.Backend.
 func (n *Node) DeadDelete(ctx context.Context, name, id string) (api.DeadOutcome, error) {
-	if _, err := n.find(name); err != nil {
+	if _, err := n.deployer.Find(name); err != nil {
 		return api.DeadOutcome{}, err
 	}
 	items, found := n.settler.Dead.Claim(name, id)
@@ -81,7 +82,7 @@ func (n *Node) DeadRetry(ctx context.Context, name, id string) (api.DeadOutcome,
 		return out, err
 	}
 	defer done()
-	d, err := n.find(name)
+	d, err := n.deployer.Find(name)
 	if err != nil {
 		return out, err
 	}
@@ -128,27 +129,27 @@ func (n *Node) DeadRetry(ctx context.Context, name, id string) (api.DeadOutcome,
 
 // retryLetter runs a letter's event once more. The error is one that the next
 // letter would meet as well.
-func (n *Node) retryLetter(ctx context.Context, d *deployment, it dead.Item, l dead.Letter, out *api.DeadOutcome) error {
-	v := d.svc.Current()
+func (n *Node) retryLetter(ctx context.Context, d *deploy.Deployment, it dead.Item, l dead.Letter, out *api.DeadOutcome) error {
+	v := d.Service().Current()
 	if v == nil {
-		return n.notServing(d)
+		return d.NotServing()
 	}
 	_, err := v.Run(ctx, n.settler, settle.Request{
 		Trigger: l.Trigger, Attempt: l.Attempts + 1, Event: l.Event, OwnID: l.OwnID,
 		Extra: []store.Op{{Key: l.Key(), Delete: true}},
 	})
-	d.svc.Tally(err)
+	d.Service().Tally(err)
 	var f *functions.Failure
 	switch {
 	case err == nil:
 		out.Handled++
 		// The key is gone already; this brings the count in line.
-		return n.settler.Dead.Delete(ctx, d.name, []dead.Item{it})
+		return n.settler.Dead.Delete(ctx, d.Name(), []dead.Item{it})
 	case errors.As(err, &f) && f.Kind != functions.FailTransient:
 		out.Failed++
 		return storeErrorOrNil(n.settler.Dead.FailedAgain(ctx, l, f))
 	case errors.Is(err, pool.ErrClosed), errors.As(err, &f):
-		return &api.Error{Err: api.ErrOverloaded, Message: fmt.Sprintf("function %q cannot run events now: %v", d.name, err), Hint: "try again in a moment"}
+		return &api.Error{Err: api.ErrOverloaded, Message: fmt.Sprintf("function %q cannot run events now: %v", d.Name(), err), Hint: "try again in a moment"}
 	}
 	return storeError(err)
 }

@@ -19,25 +19,24 @@ import (
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/deploy"
+	"github.com/edgefn/edgefn/node/devices"
 	"github.com/edgefn/edgefn/node/logs"
 	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/tasks"
 	"github.com/edgefn/edgefn/triggers"
 )
-
-// maxChecks is how many versions are started for a check at the same time.
-const maxChecks = 2
 
 // Node is a node. New makes one, Run runs it; everything else is for while it
 // runs.
 type Node struct {
-	cfg     Config
-	parts   Parts
-	log     *slog.Logger
-	started time.Time
-	checks  chan struct{} // one entry per version that is being checked
-	locks   nameLocks
-	logs    *logs.Book
-	devices Devices
+	cfg      Config
+	parts    Parts
+	log      *slog.Logger
+	started  time.Time
+	logs     *logs.Book
+	hardware devices.Hardware
+	devices  *devices.Access
 
 	// Set by Run before anything uses them.
 	st         store.Store
@@ -46,17 +45,13 @@ type Node struct {
 	publishers map[string]Publisher
 	runtimes   map[functions.Runtime]string
 	settler    *settle.Settler
-	endings    *endings
-	spawn      func(f func(context.Context)) *task
+	deployer   *deploy.Deployer
+	spawn      tasks.Spawn
 
-	binding sync.Mutex // held while triggers are bound at the local broker
-	claims  sync.Mutex // held from when a version's devices are claimed until all can see that it serves
-
-	mu        sync.RWMutex
-	functions map[string]*deployment
-	ready     bool
-	stopping  bool
-	calls     sync.WaitGroup // of the API, other than reads
+	mu       sync.RWMutex
+	ready    bool
+	stopping bool
+	calls    sync.WaitGroup // of the API, other than reads
 }
 
 var (
@@ -82,13 +77,13 @@ func Assemble(cfg Config, parts Parts) (*Node, error) {
 		b.Name = name
 		cfg.Brokers[name] = b
 	}
-	devices, err := parts.Devices(&cfg)
+	hardware, err := parts.Devices(&cfg)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	n := &Node{
-		cfg: cfg, devices: devices, parts: parts, log: cfg.Logger.With("component", "node"),
-		checks: make(chan struct{}, maxChecks), functions: map[string]*deployment{}, publishers: map[string]Publisher{},
+		cfg: cfg, hardware: hardware, devices: devices.New(hardware), parts: parts, log: cfg.Logger.With("component", "node"),
+		publishers: map[string]Publisher{},
 	}
 	n.logs = logs.New(filepath.Join(cfg.DataDir, "logs"), cfg.Log, n.log)
 	return n, nil
@@ -115,16 +110,16 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer cancel()
-	n.spawn = spawner(base, &background)
+	n.spawn = tasks.In(base, &background)
 
 	// The broker comes early, so that a port in use is told at once.
 	local, err := n.listen()
 	if err != nil {
 		return err
 	}
-	var brokers []*task
+	var brokers []*tasks.Task
 	failed := make(chan error, len(n.cfg.Brokers)+4) // what ended that should not have
-	watch := func(what string, f func(context.Context) error) *task {
+	watch := func(what string, f func(context.Context) error) *tasks.Task {
 		return n.spawn(func(ctx context.Context) {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
 				failed <- fmt.Errorf("%s: %w", what, err)
@@ -146,13 +141,13 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer n.shut(base)
-	if err := n.devices.Open(ctx); err != nil {
+	if err := n.hardware.Open(ctx); err != nil {
 		return &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: fmt.Sprintf("open devices:\n%v", err), Hint: api.Hint(err)}
 	}
 	hardware := n.spawn(n.lookAfterDevices)
-	defer hardware.stop() // outputs go to their safe values
-	removing, err := n.load(ctx)
-	if err != nil {
+	defer hardware.Stop() // outputs go to their safe values
+	n.local = local
+	if err := n.load(ctx); err != nil {
 		return err
 	}
 	for name := range n.cfg.Brokers {
@@ -163,26 +158,19 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.publishers[name] = p
 	}
 	if local != nil {
-		n.local = local
 		n.publishers[functions.LocalBroker] = local
-		n.bindLocal()
+		n.deployer.BindLocal()
 		brokers = append(brokers, watch("mqtt broker", local.Run))
 	}
 	for name := range n.cfg.Brokers {
 		brokers = append(brokers, watch("broker "+name, n.publishers[name].Run))
 	}
 	boxes := watch("containerd", n.boxes.Run)
-	settling, ends := n.spawn(n.settler.Run), n.spawn(n.endings.run)
+	settling, deploying := n.spawn(n.settler.Run), n.spawn(n.deployer.Run)
 	upkeep := n.spawn(n.upkeep)
-	for _, name := range removing {
-		if err := n.erase(ctx, name); err != nil {
-			n.log.Warn("removed function is not erased yet", logFunction, name, logErr, err)
-		}
-	}
-	n.begin()
-	n.startSources(ctx)
+	n.deployer.Start(ctx)
 	server := n.serve(control, failed)
-	n.log.Info("node is ready", "name", n.cfg.Name, "functions", len(n.functions))
+	n.log.Info("node is ready", "name", n.cfg.Name, "functions", len(n.deployer.Deployments()))
 	n.setReady()
 
 	select {
@@ -194,14 +182,14 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	n.drain(base, server)
 	n.settler.Outbox.Flush(flushTime)
-	for _, t := range []*task{settling, hardware, ends, upkeep} {
-		t.stop()
+	for _, t := range []*tasks.Task{settling, hardware, deploying, upkeep} {
+		t.Stop()
 	}
 	for _, t := range brokers {
-		t.stop()
+		t.Stop()
 	}
-	n.stopPools()
-	boxes.stop() // pools need it to let go of their sandboxes
+	n.deployer.Close()
+	boxes.Stop() // pools need it to let go of their sandboxes
 	return err
 }
 
@@ -284,33 +272,40 @@ func (n *Node) shut(ctx context.Context) {
 }
 
 // load makes what works on the store and reads what is in it.
-func (n *Node) load(ctx context.Context) (removing []string, err error) {
+func (n *Node) load(ctx context.Context) error {
 	_, quota, err := n.st.Size(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
+		return fmt.Errorf("read store: %w", err)
 	}
 	n.settler = settle.New(settle.Config{
 		Node: n.cfg.Name, Store: n.st, Quota: quota, Around: surroundings{n}, MaxPayload: n.cfg.MaxPayload(), State: n.cfg.State, Logger: n.log,
 	})
-	n.endings = &endings{n: n}
+	c := deploy.Config{
+		Node: n.cfg.Name, SecretsDir: n.cfg.SecretsDir, MaxFrame: int(n.cfg.MaxEvent),
+		Store: n.st, Settler: n.settler, Logs: n.logs, Images: n.boxes, Devices: n.devices, Runtimes: n.runtimes,
+		HasBroker: n.hasBroker, Satisfies: n.parts.Satisfies, NewPool: n.parts.Pool,
+		NewSource: func(b triggers.Binding) (deploy.Source, error) { return n.parts.Source(&n.cfg, b, n, n.hardware) },
+		ClientID:  func(function, trigger string) string { return n.parts.ClientID(n.cfg.Name, function, trigger) },
+		EndSession: func(ctx context.Context, broker, clientID string) error {
+			return n.parts.EndSession(ctx, &n.cfg, broker, clientID)
+		},
+		Spawn: n.spawn, Logger: n.log,
+	}
+	if n.local != nil {
+		c.Local = n.local
+	}
+	n.deployer = deploy.New(c)
 	if err := n.settler.Load(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	if removing, err = n.loadFunctions(ctx); err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
-	}
-	for _, d := range n.deployments() {
-		if err := n.hold(d.svc.Spec()); err != nil {
-			n.log.Error("function does not get its lines", logFunction, d.name, logErr, err) // bringUp tells its log
-		}
-	}
-	return removing, nil
+	return n.deployer.Load(ctx)
 }
 
-// startSources runs the sources of all functions.
-func (n *Node) startSources(ctx context.Context) {
-	for _, d := range n.deployments() {
-		n.bind(ctx, d, d.svc.Spec())
+// lookAfterDevices runs the devices until ctx is done. What they meet then is
+// that an output may not be safe.
+func (n *Node) lookAfterDevices(ctx context.Context) {
+	if err := n.hardware.Run(ctx); err != nil {
+		n.log.Error("devices did not close well, an output may not have its safe value", logErr, err)
 	}
 }
 
@@ -344,28 +339,7 @@ func (n *Node) drain(base context.Context, server *http.Server) {
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(base, drainTime)
 	defer cancel()
-	// Sources go on until what they handed over is settled.
-	var tasks []*task
-	for _, d := range n.deployments() {
-		d.mu.Lock()
-		for _, s := range d.sources {
-			s.task.cancel()
-			tasks = append(tasks, s.task)
-		}
-		d.mu.Unlock()
-	}
-	for _, d := range n.deployments() {
-		d.svc.Stop()
-	}
-	for _, d := range n.deployments() {
-		if !d.served.wait(ctx) {
-			n.log.Warn("function did not finish in time, its events come again", logFunction, d.name)
-		}
-		d.served.stop()
-	}
-	for _, t := range tasks {
-		t.stop()
-	}
+	n.deployer.Drain(ctx)
 	// Those who invoke something wait for it as the senders of events do.
 	ended := make(chan struct{})
 	go func() {
@@ -388,26 +362,9 @@ func (n *Node) drain(base context.Context, server *http.Server) {
 	<-ended
 }
 
-// stopPools ends every pool, all at once.
-func (n *Node) stopPools() {
-	var wg sync.WaitGroup
-	for _, d := range n.deployments() {
-		wg.Go(func() {
-			d.halt()
-			if v := d.activate(nil); v != nil {
-				v.stop()
-			}
-		})
-	}
-	wg.Wait()
-}
-
 // Keys of log lines.
 const (
 	logFunction = "function"
-	logVersion  = "version"
-	logTrigger  = "trigger"
-	logBroker   = "broker"
 	logErr      = "err"
 )
 
@@ -416,9 +373,9 @@ func (n *Node) upkeep(ctx context.Context) {
 	t := time.NewTicker(time.Hour)
 	defer t.Stop()
 	for {
-		for _, d := range n.deployments() {
-			if err := n.settler.Expire(ctx, d.svc.Spec()); err != nil && ctx.Err() == nil {
-				n.log.Warn("old dead letters stay", logFunction, d.name, logErr, err)
+		for _, d := range n.deployer.Deployments() {
+			if err := n.settler.Expire(ctx, d.Service().Spec()); err != nil && ctx.Err() == nil {
+				n.log.Warn("old dead letters stay", logFunction, d.Name(), logErr, err)
 			}
 		}
 		select {
@@ -443,16 +400,16 @@ func (n *Node) enter() (done func(), err error) {
 // Deliver implements triggers.Sink.
 func (n *Node) Deliver(ctx context.Context, d triggers.Delivery) error {
 	n.mu.RLock()
-	f, ok := n.functions[d.Function]
 	stopping := n.stopping
 	n.mu.RUnlock()
+	f, ok := n.deployer.Lookup(d.Function)
 	switch {
 	case stopping:
 		return triggers.ErrStopped
 	case !ok:
 		return fmt.Errorf("hand event over: there is no function %q", d.Function)
 	}
-	return f.svc.Deliver(ctx, d)
+	return f.Service().Deliver(ctx, d)
 }
 
 // ender is a store that can fail for good.

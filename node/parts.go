@@ -19,6 +19,8 @@ import (
 	"github.com/edgefn/edgefn/functions/runtimes"
 	"github.com/edgefn/edgefn/functions/sandbox"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/deploy"
+	"github.com/edgefn/edgefn/node/devices"
 	"github.com/edgefn/edgefn/node/settle/outbox"
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
@@ -34,10 +36,10 @@ const HostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 const compileTime = 20 * time.Second
 
 var (
-	_ Sandboxes   = hostSandboxes{}
-	_ LocalBroker = embedded{}
-	_ Publisher   = remote{}
-	_ Source      = subscriber{}
+	_ Sandboxes     = hostSandboxes{}
+	_ LocalBroker   = embedded{}
+	_ Publisher     = remote{}
+	_ deploy.Source = subscriber{}
 )
 
 // states gives the states of a connection the words of the API.
@@ -58,7 +60,7 @@ func RealParts() Parts {
 	return Parts{
 		Store:     openStore,
 		Sandboxes: openSandboxes,
-		Pool:      func(c pool.Config) (Pool, error) { return pool.New(c) },
+		Pool:      func(c pool.Config) (deploy.Pool, error) { return pool.New(c) },
 		Broker:    newBroker,
 		Publisher: newPublisher,
 		Source:    newSource,
@@ -169,24 +171,24 @@ func searchable(dir string) error {
 }
 
 // Import implements Sandboxes.
-func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (Image, error) {
+func (h hostSandboxes) Import(ctx context.Context, r io.Reader) (deploy.Image, error) {
 	img, err := h.Host.Import(ctx, r)
 	if errors.Is(err, sandbox.ErrNoSpace) {
-		return Image{}, &api.Error{
+		return deploy.Image{}, &api.Error{
 			Err: fmt.Errorf("%w: %w", api.ErrFull, err), Message: err.Error(),
 			Hint: "make room: remove functions that are not needed, or free the disk",
 		}
 	}
 	if errors.Is(err, sandbox.ErrIncomplete) {
-		return Image{}, &api.Error{Err: errors.Join(api.ErrIncomplete, err), Message: err.Error(), Hint: "deploy it again: what is missing is then sent"}
+		return deploy.Image{}, &api.Error{Err: errors.Join(api.ErrIncomplete, err), Message: err.Error(), Hint: "deploy it again: what is missing is then sent"}
 	}
 	if errors.Is(err, sandbox.ErrPlatform) {
-		return Image{}, &api.Error{Err: errors.Join(api.ErrRefused, err), Message: err.Error(), Hint: "name this node's platform too: --arch " + strings.TrimPrefix(h.Platform(), "linux/")}
+		return deploy.Image{}, &api.Error{Err: errors.Join(api.ErrRefused, err), Message: err.Error(), Hint: "name this node's platform too: --arch " + strings.TrimPrefix(h.Platform(), "linux/")}
 	}
 	if errors.Is(err, sandbox.ErrBadImage) {
-		return Image{}, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error(), Hint: "edgefn build makes images of functions"}
+		return deploy.Image{}, &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: err.Error(), Hint: "edgefn build makes images of functions"}
 	}
-	return Image(img), err
+	return deploy.Image(img), err
 }
 
 // Starter implements Sandboxes.
@@ -311,7 +313,7 @@ func (p remote) Status() api.ComponentStatus {
 // subscriber gives the source of a trigger the node's words.
 type subscriber struct{ *mqtt.Source }
 
-func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d Devices) (Source, error) {
+func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deploy.Source, error) {
 	switch {
 	case b.Trigger.GPIO != nil:
 		return newEdgeSource(cfg, b, sink, d)
@@ -328,7 +330,7 @@ func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d Devices) (
 	return subscriber{s}, nil
 }
 
-// Status implements Source.
+// Status implements deploy.Source.
 func (s subscriber) Status() api.SourceInfo {
 	state, err := s.Source.Status()
 	i := api.SourceInfo{State: states[state]}

@@ -35,6 +35,8 @@ func TestJSON(t *testing.T) {
 		{"state list fan -o json", []api.StateKey{}},
 		{"dead show fan 01A -o json", b.Letters[0]},
 		{"rollback fan -o json", api.Deployed{Name: "fan", Version: "sha256:fedcba9876543210", Nodes: []string{"gw1"}}},
+		{"pause fan --trigger readings -o json", api.Paused{Function: "fan", Triggers: []string{"readings"}}},
+		{"resume fan -o json", api.Paused{Function: "fan"}},
 		{"invoke fan --id x --data <a> -o json", api.Invoked{ID: "x", Invocation: "i1", Data: []byte("<a>")}},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -277,6 +279,8 @@ func TestCompletion(t *testing.T) {
 		{"describe fan ", ""},
 		{"dead retry fan ", "01A\n01B\n"},
 		{"rollback fan --to ", "sha256:fedcba9876543210\n"},
+		{"pause fan --trigger ", "readings\nplant\nbutton\nclimate\n"},
+		{"resume ", "fan\ngauge\n"},
 		{"devices simulate ", "door\nrelay\ngreenhouse\n"},
 		{"devices simulate door ", "on\noff\nfault\nok\n"},
 		{"devices simulate greenhouse ", "fault\nok\n"},
@@ -290,6 +294,21 @@ func TestCompletion(t *testing.T) {
 		if !ok || words != c.want {
 			t.Errorf("%q offers %q, want %q", c.args, o.out, c.want)
 		}
+	}
+}
+
+func TestPause(t *testing.T) {
+	s := open(t, backend())
+	for _, c := range []struct{ args, out, err string }{
+		{"pause fan --trigger readings", "fan: paused readings\n", ""},
+		{"functions", "fan    serving", "fan: paused is readings\n"},
+		{"resume fan --trigger readings", "fan: nothing is paused\n", ""},
+		{"pause fan", "fan: paused\n", ""},
+		{"functions", "fan    paused", "gauge: "},
+		{"describe fan", "state:      paused\n", ""},
+		{"resume fan", "fan: nothing is paused\n", ""},
+	} {
+		s.run(strings.Fields(c.args)...).want(t, 0, c.out, c.err)
 	}
 }
 

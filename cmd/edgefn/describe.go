@@ -128,8 +128,11 @@ func (a *app) printTriggers(d api.FunctionDetail) error {
 		}
 		s := sources[tr.Name]
 		state := s.State
-		if state == "" {
+		switch {
+		case state == "":
 			state = "-"
+		case s.Paused && state == "connected":
+			state = "paused" // what is wrong with it counts more
 		}
 		t.row(tr.Name, a.paint(state), cell(what, 100), string(tr.Order), cell(s.Error, 120))
 	}

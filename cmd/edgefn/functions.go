@@ -41,6 +41,9 @@ func (a *app) functionsCommand() *cobra.Command {
 				return err
 			}
 			for _, f := range fs {
+				if len(f.PausedTriggers) > 0 {
+					a.message("%s: paused is %s", f.Name, clean(strings.Join(f.PausedTriggers, ", ")))
+				}
 				if f.Error != "" {
 					a.message("%s: %s", f.Name, clean(f.Error))
 				}

@@ -25,7 +25,8 @@ func (a *app) invokeCommand() *cobra.Command {
 		Use:   "invoke NAME [--data TEXT|@FILE|-] [flags]",
 		Short: "Hand an event to a function and print its result",
 		Long: "invoke hands an event to a function, waits, and prints the bytes of the result alone on\n" +
-			"stdout. A function that fails prints its error on stderr, and the exit code is 3.",
+			"stdout. A function that fails prints its error on stderr, and the exit code is 3. A function\n" +
+			"that is paused runs as well: that holds for its triggers only.",
 		Example: "  edgefn invoke fan --data '{\"celsius\": 31}'\n" +
 			"  edgefn invoke resize --data @photo.jpg > small.jpg\n" +
 			"  edgefn invoke fan --id order-17 --data @order.json --logs",

@@ -142,6 +142,14 @@ func conformance(t *testing.T, b api.Backend) {
 	dep, err = b.Rollback(ctx, "fan", "sha256:a", func(api.Progress) {})
 	same(t, "Rollback", dep, api.Deployed{Name: "fan", Version: "sha256:a", Nodes: []string{"gw1"}}, err)
 
+	paused, err := b.Pause(ctx, "fan", "")
+	same(t, "Pause", paused, api.Paused{Function: "fan", Paused: true}, err)
+	paused, err = b.Resume(ctx, "fan", "")
+	same(t, "Resume", paused, api.Paused{Function: "fan"}, err)
+	if _, err = b.Pause(ctx, "fan", "no such"); !errors.Is(err, api.ErrNotFound) {
+		t.Fatalf("Pause of no trigger: %v", err)
+	}
+
 	var lines []api.LogLine
 	err = b.Logs(ctx, "fan", api.LogOptions{Since: when.Add(time.Millisecond)}, func(l api.LogLine) error {
 		lines = append(lines, l)

@@ -94,6 +94,8 @@ func NewServer(b Backend, o Options) http.Handler {
 		"DELETE /v1/functions/{name}":                {versions, s.remove},
 		"POST /v1/functions/{name}/invoke":           {invocations, s.invoke},
 		"POST /v1/functions/{name}/rollback":         {versions, s.rollback},
+		"POST /v1/functions/{name}/pause":            {changes, s.pause},
+		"POST /v1/functions/{name}/resume":           {changes, s.resume},
 		"GET /v1/functions/{name}/logs":              {streams, s.logs},
 		"GET /v1/functions/{name}/state":             {reads, s.stateList},
 		"GET /v1/functions/{name}/state/{key...}":    {reads, s.stateGet},

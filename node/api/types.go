@@ -44,6 +44,10 @@ type Backend interface {
 	Logs(ctx context.Context, name string, o LogOptions, f func(LogLine) error) error
 	Remove(ctx context.Context, name string) error
 	Rollback(ctx context.Context, name, to string, progress func(Progress)) (Deployed, error)
+	// Pause has the events of a trigger wait, or of the whole function where
+	// trigger is empty, until Resume. It is kept over restarts and deploys.
+	Pause(ctx context.Context, name, trigger string) (Paused, error)
+	Resume(ctx context.Context, name, trigger string) (Paused, error)
 
 	StateGet(ctx context.Context, name, key string) ([]byte, error)
 	StatePut(ctx context.Context, name, key string, value []byte) error
@@ -97,13 +101,15 @@ type FunctionInfo struct {
 	Name      string            `json:"name"`
 	Version   string            `json:"version"`
 	Runtime   functions.Runtime `json:"runtime"`
-	State     string            `json:"state"` // "serving", "starting", "idle" (no sandbox up), "failing"
+	State     string            `json:"state"` // "serving", "starting", "idle" (no sandbox up), "paused", "failing"
 	Error     string            `json:"error,omitempty"`
 	Triggers  []string          `json:"triggers"`  // "mqtt local greenhouse/+/temperature"
 	Instances int               `json:"instances"` // busy ones and spares
 	Queued    int               `json:"queued"`
 	Dead      int               `json:"dead"`
 	Deployed  time.Time         `json:"deployed"`
+
+	PausedTriggers []string `json:"paused_triggers,omitempty"` // where the function is not paused whole
 }
 
 // FunctionDetail is one function whole.
@@ -127,6 +133,7 @@ type SourceInfo struct {
 	Trigger string `json:"trigger"`
 	State   string `json:"state"` // "connected", "connecting", "refused", "stopped"; of a device also "offline"
 	Error   string `json:"error,omitempty"`
+	Paused  bool   `json:"paused,omitempty"` // its events wait
 }
 
 // InvokeRequest is an event from the command line.

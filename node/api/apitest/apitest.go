@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
 )
 
@@ -208,6 +209,40 @@ func (b *Backend) Rollback(ctx context.Context, name, to string, progress func(a
 		}
 	}
 	return api.Deployed{}, fmt.Errorf("function %q has no version %q: %w", name, to, api.ErrNotFound)
+}
+
+// Pause implements api.Backend.
+func (b *Backend) Pause(_ context.Context, name, trigger string) (api.Paused, error) {
+	return b.pause("Pause", name, trigger, true)
+}
+
+// Resume implements api.Backend.
+func (b *Backend) Resume(_ context.Context, name, trigger string) (api.Paused, error) {
+	return b.pause("Resume", name, trigger, false)
+}
+
+// pause takes note of a pause in what Functions and Describe say.
+func (b *Backend) pause(method, name, trigger string, paused bool) (api.Paused, error) {
+	unlock, err := b.begin(method, name)
+	defer unlock()
+	if err != nil {
+		return api.Paused{}, err
+	}
+	d := b.Details[name]
+	if trigger == "" {
+		d.State, d.PausedTriggers = map[bool]string{true: "paused", false: "serving"}[paused], nil
+		b.Details[name] = d
+		return api.Paused{Function: name, Paused: paused}, nil
+	}
+	if !slices.ContainsFunc(d.Function.Triggers, func(t functions.Trigger) bool { return t.Name == trigger }) {
+		return api.Paused{}, fmt.Errorf("function %q has no trigger %q: %w", name, trigger, api.ErrNotFound)
+	}
+	d.PausedTriggers = slices.DeleteFunc(slices.Clone(d.PausedTriggers), func(t string) bool { return t == trigger })
+	if paused {
+		d.PausedTriggers = append(d.PausedTriggers, trigger)
+	}
+	b.Details[name] = d
+	return api.Paused{Function: name, Triggers: d.PausedTriggers}, nil
 }
 
 // StateGet implements api.Backend.
