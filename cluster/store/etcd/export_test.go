@@ -84,3 +84,13 @@ func (s *Store) Meter() string {
 	defer m.mu.Unlock()
 	return fmt.Sprintf("%d of the log, %d of the database, %d of those before", m.log, m.written(), m.data)
 }
+
+// Fail makes the run of etcd that serves now fail for a reason.
+func (s *Store) Fail(why error) {
+	s.mu.Lock()
+	v := s.now
+	s.mu.Unlock()
+	if v != nil {
+		s.lost(v, why)
+	}
+}
