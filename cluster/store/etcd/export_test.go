@@ -27,12 +27,12 @@ func Limit(quota int64) int64 { return limit(quota) }
 var Bridge = bridge
 
 // Reckless makes the store commit whatever room its disk has, so that etcd meets
-// the end of it.
+// the end of it. The reserve, once given back, is not made again.
 func (s *Store) Reckless() {
 	d := s.embedded.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.put, d.last = -1<<40, 0
+	d.put, d.last, d.size = -1<<40, 0, 0
 }
 
 // Runs is how many runs of etcd were started.
@@ -83,4 +83,14 @@ func (s *Store) Meter() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return fmt.Sprintf("%d of the log, %d of the database, %d of those before", m.log, m.written(), m.data)
+}
+
+// Fail makes the run of etcd that serves now fail for a reason.
+func (s *Store) Fail(why error) {
+	s.mu.Lock()
+	v := s.now
+	s.mu.Unlock()
+	if v != nil {
+		s.lost(v, why)
+	}
 }

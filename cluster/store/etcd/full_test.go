@@ -415,7 +415,8 @@ func childReckless(ctx context.Context, dir string) error {
 	for range 2 {
 		es, _, err := s.List(ctx, "k/3/", store.Read{KeysOnly: true})
 		if err != nil {
-			return err
+			out, _ := exec.CommandContext(ctx, "sh", "-c", "df -m "+dir+"; ls -lsR "+dir).Output()
+			return fmt.Errorf("%w\n%s", err, out)
 		}
 		there := make(map[string]int64)
 		for _, e := range es {

@@ -138,6 +138,9 @@ func (s *Store) Health() store.Health {
 		}
 	}
 	s.mu.Unlock()
+	if f.Oldest >= slowCommit {
+		f.Slow = max(f.Slow, f.Oldest)
+	}
 	if s.embedded != nil {
 		f.Dir = s.embedded.cfg.Dir
 	}

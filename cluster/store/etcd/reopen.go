@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-
-	"github.com/edgefn/edgefn/cluster/store"
 )
 
 const (
@@ -139,6 +137,7 @@ func (s *Store) keep(ctx context.Context, v *server) {
 	wait.Reset()
 	next := time.Now().Add(wait.NextBackOff())
 	var begun time.Time
+	roomy := false // at the last look
 	if v != nil {
 		begun = time.Now()
 	}
@@ -155,7 +154,10 @@ func (s *Store) keep(ctx context.Context, v *server) {
 			}
 			return
 		case <-tick.C:
-			s.look(v)
+			had := roomy
+			if roomy = s.look(v); roomy && !had {
+				next = time.Now() // whatever the back-off says
+			}
 		case <-dead:
 			s.log.Error("etcd has failed", keyErr, v.cause)
 			e.giveUp(v, false)
@@ -200,15 +202,17 @@ func (s *Store) hopeless(why error) bool {
 	return true
 }
 
-// look keeps the reserve and the health up to date.
-func (s *Store) look(v *server) {
+// look keeps the reserve and the health up to date and reports whether there is
+// room for puts.
+func (s *Store) look(v *server) (roomy bool) {
 	has, err := s.embedded.disk.look()
-	if err != nil && !errors.Is(err, store.ErrFull) {
+	if err != nil {
 		s.log.Warn("the disk of the store could not be looked at", keyErr, err)
 	}
 	s.state.disk(has, err)
 	if v != nil {
 		v.meter.look()
 	}
-	s.Health()
+	s.Health() // from which Since is counted
+	return err == nil && has.puts()
 }

@@ -37,6 +37,8 @@ const (
 	// freeWait is how long the blocks of the reserve may take to be free, once
 	// in the life of a full disk.
 	freeWait = 500 * time.Millisecond
+	// failedFor is how long a reserve that could not be changed is left alone.
+	failedFor = time.Minute
 )
 
 // reserve is the reserve file of a store. Its three levels are fields for tests.
@@ -46,8 +48,9 @@ type reserve struct {
 	put, give, last int64
 	log             *slog.Logger
 
-	mu   sync.Mutex
-	held int64 // bytes that the file has on the disk
+	mu     sync.Mutex
+	held   int64     // bytes that the file has on the disk
+	failed time.Time // when it could not be changed
 }
 
 // room is how much room a store has.
@@ -99,18 +102,19 @@ func (r *reserve) look() (room, error) {
 		return room{}, err
 	}
 	switch {
+	case time.Since(r.failed) < failedFor:
+		return r.room(free), nil
 	case free < r.give && r.held > 0:
-		had := r.held
-		if err := r.release(free); err != nil {
-			return room{}, err
-		}
-		r.log.Warn("the disk of the store is nearly full, its reserve is given back", keyFree, free, keyReserve, had, "path", r.dir)
+		r.log.Warn("the disk of the store is nearly full, its reserve is given back", keyFree, free, keyReserve, r.held, "path", r.dir)
+		err = r.release(free)
 	case r.held < r.size && free+r.held >= r.size+r.put+takeRoom:
-		if err := r.fill(); err != nil {
-			return room{}, err
-		}
+		err = r.fill()
 	default:
 		return r.room(free), nil
+	}
+	if err != nil { // it serves without
+		r.failed = time.Now()
+		r.log.Warn("the reserve of the store is not as it should be", keyErr, err)
 	}
 	if free, err = freeBytes(r.dir); err != nil {
 		return room{}, err
@@ -177,9 +181,12 @@ func (r *reserve) fill() error {
 	return nil
 }
 
+// errNoRoom: the disk has not the room that a start of etcd needs.
+var errNoRoom = errors.New("no room on the disk")
+
 // noRoom reports whether an error comes from a disk or quota that is full.
 func noRoom(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+	return errors.Is(err, errNoRoom) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
 // freeBytes is what is free to us on the file system of dir.

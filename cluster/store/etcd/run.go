@@ -73,8 +73,8 @@ func (s *Store) run(ctx context.Context) (_ *server, err error) {
 		return nil, err
 	}
 	if !has.deletes() {
-		return nil, fmt.Errorf("%w: the disk of %s has %d MiB left, %d MiB are needed to start: free some",
-			store.ErrFull, e.cfg.Dir, has.free>>20, has.last>>20)
+		return nil, fmt.Errorf("%w: that of %s has %d MiB left, %d MiB are needed to start: free some",
+			errNoRoom, e.cfg.Dir, has.free>>20, has.last>>20)
 	}
 	first, err := clean(e.cfg.Dir)
 	if err != nil {

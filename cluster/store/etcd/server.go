@@ -181,7 +181,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	switch {
 	case err == nil:
 		s.serve(v)
-	case noRoom(err) || errors.Is(err, store.ErrFull):
+	case noRoom(err):
 		s.log.Error("the store does not start for want of room on its disk and tries again until it does", keyErr, err)
 		s.wait(err)
 	default:
