@@ -15,7 +15,7 @@ GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
 export CGO_ENABLED := 0
 
-.PHONY: help build init demo test check bench deb setup clean
+.PHONY: help build init demo test check fresh bench deb setup clean
 .DEFAULT_GOAL := build
 
 help:           ## list the targets
@@ -35,6 +35,9 @@ demo:           ## a node, two functions and real MQTT messages, in under 3 minu
 
 test: setup build $(TOOLS)/nfpm ## every test
 	@sh testbed/test.sh $(TESTFLAGS)
+
+fresh:          ## the README's commands in a minimal Debian 12, as root
+	@bash testbed/fresh/run.sh
 
 check: init $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## formatting, linters, import rules
 	@out=$$($(TOOLS)/gofumpt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofumpt -w these files:"; echo "$$out"; exit 1; fi

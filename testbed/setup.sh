@@ -2,6 +2,7 @@
 # Installs what is missing from Debian's packages, and says what and why.
 #   setup.sh demo   what the demonstration needs
 #   setup.sh test   what the tests need as well
+#   setup.sh fresh  what `make fresh` needs, which runs the others in a root of its own
 set -eu
 
 missing=""
@@ -13,10 +14,15 @@ need() { # need PROGRAM PACKAGE WHY
 	case " $missing " in *" $2 "*) ;; *) missing="$missing $2" ;; esac
 }
 
-need containerd containerd "runs the sandboxes"
-need runc runc "makes their containers"
-need mosquitto_pub mosquitto-clients "an MQTT client that is not ours"
-need python3 python3 "the python runtime of the machine"
+if [ "${1:-demo}" = fresh ]; then
+	need mmdebstrap mmdebstrap "makes the root of a fresh machine"
+	need git git "clones this checkout into it"
+else
+	need containerd containerd "runs the sandboxes"
+	need runc runc "makes their containers"
+	need mosquitto_pub mosquitto-clients "an MQTT client that is not ours"
+	need python3 python3 "the python runtime of the machine"
+fi
 if [ "${1:-demo}" = test ]; then
 	need mosquitto mosquitto "a real broker that is not ours"
 	need node nodejs "the node runtime of the machine"

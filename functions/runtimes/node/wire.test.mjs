@@ -7,6 +7,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import test from "node:test";
+import { fileURLToPath } from "node:url";
 import { decode, encode } from "./wire.mjs";
 import { Context, Event, RetryAfter, payload } from "./sdk.mjs";
 
@@ -115,7 +116,7 @@ async function load(files, handler = "main:handle") {
       fs.writeFileSync(path.join(app, name), text);
     }
     // node makes a socket of each pipe that it gives to a child.
-    const child = spawn(process.execPath, [path.join(import.meta.dirname, "main.mjs"), handler], {
+    const child = spawn(process.execPath, [fileURLToPath(new URL("main.mjs", import.meta.url)), handler], {
       cwd: app,
       stdio: ["ignore", "ignore", "inherit", "pipe"],
     });
