@@ -70,9 +70,9 @@ func skewedNow() (sec int64, nsec int32, mono int64) {
 }
 `
 
-// buildSkewed builds a node with a clock of its own: its package time reads how
+// buildSkewed builds a program, a node as a rule, with a clock of its own: its package time reads how
 // far it is off from a file. Nothing else of it differs from bin/edgefn.
-func buildSkewed(ctx context.Context, root, dir string) (string, error) {
+func buildSkewed(ctx context.Context, root, dir, pkgPath string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", fmt.Errorf("find Go's own source: %w", err)
@@ -104,7 +104,7 @@ func buildSkewed(ctx context.Context, root, dir string) (string, error) {
 	if err := os.WriteFile(listed, list, 0o600); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-overlay", listed, "-o", bin, "./cmd/edgefn")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-overlay", listed, "-o", bin, pkgPath)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 // kinds implements system: the table of all faults that a site can suffer.
-func (s *site) kinds() []kind {
+func (s *site) kinds(ctx context.Context) []kind {
 	disk, clock, pauses := "", "", ""
 	if s.disk == nil {
 		disk = "the node's data is on no disk of its own"
@@ -24,7 +24,7 @@ func (s *site) kinds() []kind {
 	if s.skewed == "" {
 		clock = "no node with a clock of its own was built"
 	}
-	if _, err := s.edgefn(context.Background(), "pause", "--help"); err != nil {
+	if _, err := s.edgefn(ctx, "pause", "--help"); err != nil {
 		pauses = "edgefn has no pause"
 	}
 	return []kind{
@@ -44,6 +44,7 @@ func (s *site) kinds() []kind {
 		{"disk-full", disk, s.fillDisk},
 		{"disk-slow", disk, s.slowDisk},
 		{"power-cut", disk, s.cutPower},
+		{"power-cut-deploy", disk, s.cutPowerAtDeploy},
 		{"redeploy", "", s.redeployOne},
 		{"rollback", "", s.rollbackOne},
 		{"pause", pauses, s.pauseOne},
@@ -350,12 +351,36 @@ func (s *site) slowDisk(ctx context.Context, f *fault, rnd *rand.Rand) error {
 	return nil
 }
 
-// cutPower is a loss of power: nothing of the node is left but what its disk
-// has kept.
+// cutPower is a loss of power some time after the last deploy, when the system
+// has written everything out by itself, as it does after half a minute. What was
+// acknowledged since is durable because the node has flushed it.
 func (s *site) cutPower(ctx context.Context, f *fault, rnd *rand.Rand) error {
-	return s.cutPowerKeeping(ctx, f, rnd, []float64{0, 0.5, 0.9}[rnd.IntN(3)])
+	if err := s.disk.Flush(); err != nil {
+		return err
+	}
+	if err := s.works(ctx); err != nil {
+		return err
+	}
+	wait(ctx, upTo(rnd, time.Second))
+	return s.cutPowerKeeping(ctx, f, rnd, anyKept(rnd))
 }
 
+// cutPowerAtDeploy is a loss of power a moment after a deploy was said to be
+// done.
+func (s *site) cutPowerAtDeploy(ctx context.Context, f *fault, rnd *rand.Rand) error {
+	name := audited[rnd.IntN(len(audited))]
+	if err := s.redeploy(ctx, name); err != nil {
+		return err
+	}
+	err := s.cutPowerKeeping(ctx, f, rnd, anyKept(rnd))
+	f.detail = name + ", " + f.detail
+	return err
+}
+
+// anyKept is how much of what is volatile a cut keeps.
+func anyKept(rnd *rand.Rand) float64 { return []float64{0, 0.5, 0.9}[rnd.IntN(3)] }
+
+// cutPowerKeeping leaves nothing of the node but what its disk has kept.
 func (s *site) cutPowerKeeping(_ context.Context, f *fault, rnd *rand.Rand, kept float64) error {
 	f.at = time.Now()
 	s.disk.PowerOff()

@@ -25,15 +25,17 @@ func main() {
 	rate := flag.Float64("rate", 30, "events a second")
 	limit := flag.Duration("limit", 3*time.Hour, "no fault after this time")
 	freeze := flag.Duration("freeze", 20*time.Second, "how long a node is stopped at most")
+	recovery := flag.Duration("recover", 2*time.Minute, "a node that acknowledges nothing for longer after a fault hangs")
+	verbose := flag.Bool("v", false, "tell of each fault, and show the node's log when one goes wrong")
 	out := flag.String("o", "", "also write JSON to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	o := options{faults: *n, seed: *seed, rate: *rate, recover: 2 * time.Minute, settle: 2 * time.Minute, deadline: time.Now().Add(*limit)}
+	o := options{faults: *n, seed: *seed, rate: *rate, recover: *recovery, settle: 2 * time.Minute, deadline: time.Now().Add(*limit)}
 	if *kinds != "" {
 		o.only = strings.Split(*kinds, ",")
 	}
-	if err := command(ctx, o, *freeze, *out); err != nil {
+	if err := command(ctx, o, *freeze, *out, *verbose); err != nil {
 		fmt.Fprintln(os.Stderr, "settled:", err)
 		if errors.Is(err, context.Canceled) {
 			os.Exit(130)
@@ -42,9 +44,9 @@ func main() {
 	}
 }
 
-func command(ctx context.Context, o options, freeze time.Duration, out string) (err error) {
+func command(ctx context.Context, o options, freeze time.Duration, out string, verbose bool) (err error) {
 	if slices.Equal(o.only, []string{"list"}) {
-		for _, k := range (&site{}).kinds() {
+		for _, k := range (&site{}).kinds(ctx) {
 			fmt.Fprintln(os.Stdout, k.name)
 		}
 		return nil
@@ -53,7 +55,6 @@ func command(ctx context.Context, o options, freeze time.Duration, out string) (
 		o.seed = rand.Uint64()
 	}
 	fmt.Fprintf(os.Stderr, "seed %d\n", o.seed)
-	o.progress = progress(o.faults)
 	if why := powercut.Why(); why != "" {
 		fmt.Fprintln(os.Stderr, why)
 	}
@@ -62,6 +63,16 @@ func command(ctx context.Context, o options, freeze time.Duration, out string) (
 		return err
 	}
 	defer func() { err = errors.Join(err, sys.close()) }()
+	o.progress = progress(o.faults)
+	if verbose {
+		o.progress = func(done int, f *fault) {
+			wrong := f.wrong()
+			fmt.Fprintf(os.Stderr, "%d %s %s %s, %s in all: %s\n", done, clock(f.at), f.kind, f.detail, f.done.Sub(f.at).Round(time.Millisecond), wrong)
+			if wrong != "" {
+				fmt.Fprintln(os.Stderr, sys.explain())
+			}
+		}
+	}
 	r, err := run(ctx, sys, o)
 	if r == nil {
 		return err

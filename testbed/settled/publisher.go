@@ -224,14 +224,14 @@ func (p *publisher) excuse(since time.Time) {
 	}
 }
 
-// counts returns how many events there are and how many are acknowledged.
-func (p *publisher) counts() (published, acked int) {
+// acked is how many events are acknowledged.
+func (p *publisher) acked() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range p.events {
 		if !e.acked.IsZero() {
-			acked++
+			n++
 		}
 	}
-	return len(p.events), acked
+	return n
 }

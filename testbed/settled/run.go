@@ -14,7 +14,7 @@ import (
 type system interface {
 	streams(rate float64) []*stream
 	attach(*publisher) // called for each stream, before any fault
-	kinds() []kind
+	kinds(context.Context) []kind
 	idle(context.Context) (bool, error) // no event waits
 	ended() int                         // how often it ended by itself since the last call
 	explain() string                    // its last words, for people
@@ -78,7 +78,7 @@ func choose(kinds []kind, only []string) (chosen []kind, left []string, err erro
 // run publishes to a system, does faults to it, lets it settle and audits it.
 // The report is there with an error, too, if events were published.
 func run(ctx context.Context, sys system, o options) (*report, error) {
-	kinds, left, err := choose(sys.kinds(), o.only)
+	kinds, left, err := choose(sys.kinds(ctx), o.only)
 	if err != nil {
 		return nil, err
 	}
@@ -242,8 +242,7 @@ func (w *watch) recovered(ctx context.Context, f *fault, atMost time.Duration) (
 func (w *watch) more(ctx context.Context, n int) {
 	acked := func() (sum int) {
 		for _, p := range w.pubs {
-			_, a := p.counts()
-			sum += a
+			sum += p.acked()
 		}
 		return sum
 	}

@@ -169,7 +169,7 @@ func (n *naive) read(context.Context) (sightings, error) {
 
 func (n *naive) attach(*publisher) {}
 
-func (n *naive) kinds() []kind {
+func (n *naive) kinds(context.Context) []kind {
 	return []kind{{"kill", "", func(_ context.Context, f *fault, _ *rand.Rand) error {
 		f.at = time.Now()
 		n.prog.end(syscall.SIGKILL)
@@ -190,7 +190,7 @@ func (n *naive) close() error {
 // lying is a site whose disk ignores flushes before it loses its power.
 type lying struct{ *site }
 
-func (l lying) kinds() []kind {
+func (l lying) kinds(context.Context) []kind {
 	return []kind{{"power-cut of a disk that lies", "", func(ctx context.Context, f *fault, rnd *rand.Rand) error {
 		if err := l.disk.Flush(); err != nil {
 			return err
@@ -198,8 +198,8 @@ func (l lying) kinds() []kind {
 		l.disk.IgnoreFlush(true)
 		defer l.disk.IgnoreFlush(false)
 		counter := l.pubs["counter"]
-		_, before := counter.counts()
-		if !poll(ctx, 30*time.Second, func() bool { _, n := counter.counts(); return n >= before+20 }) {
+		before := counter.acked()
+		if !poll(ctx, 30*time.Second, func() bool { return counter.acked() >= before+20 }) {
 			return errors.New("the node acknowledges nothing")
 		}
 		return l.cutPowerKeeping(ctx, f, rnd, 0)

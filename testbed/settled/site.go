@@ -54,7 +54,6 @@ var audited = []string{"counter", "plain", "exact", "flaky", "plant", "free", "e
 // siteOptions says what a site is made of.
 type siteOptions struct {
 	root   string        // of the repository
-	rate   float64       // events a second, over all streams
 	freeze time.Duration // how long a node is stopped at most
 	clock  bool          // build a node with a clock of its own
 	disk   bool
@@ -82,7 +81,7 @@ func newSite(ctx context.Context, o siteOptions) (_ *site, err error) {
 		return nil, err
 	}
 	if o.clock {
-		if s.skewed, err = buildSkewed(ctx, root, s.dir); err != nil {
+		if s.skewed, err = buildSkewed(ctx, root, s.dir, "./cmd/edgefn"); err != nil {
 			return nil, err
 		}
 	}
