@@ -24,7 +24,8 @@ func (s *site) kinds(ctx context.Context) []kind {
 	if s.skewed == "" {
 		clock = "no node with a clock of its own was built"
 	}
-	if _, err := s.edgefn(ctx, "pause", "--help"); err != nil {
+	// A command that there is not shows the help of edgefn itself.
+	if out, err := s.edgefn(ctx, "pause", "--help"); err != nil || !strings.Contains(string(out), "edgefn pause ") {
 		pauses = "edgefn has no pause"
 	}
 	return []kind{
