@@ -15,7 +15,7 @@ GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
 export CGO_ENABLED := 0
 
-.PHONY: help build init demo test check fresh bench deb setup clean
+.PHONY: help build init demo test check fresh bench soak deb setup clean
 .DEFAULT_GOAL := build
 
 help:           ## list the targets
@@ -48,6 +48,9 @@ check: init $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## formatting, linters, impo
 
 bench: setup build $(TOOLS)/nfpm ## ratios within one run, as a table and bench.json
 	@go run ./testbed/bench -o bin/bench.json
+
+soak: setup build ## 1,000 faults to a node under load, each event looked for: a table and bin/soak.json
+	@go run ./testbed/settled -faults 1000 -o bin/soak.json $(SOAKFLAGS)
 
 deb: $(TOOLS)/nfpm ## dist/edgefn_VERSION_ARCH.deb for arm64, armhf and amd64
 	@go run ./cross/package -nfpm $(TOOLS)/nfpm $(DEBFLAGS)

@@ -6,7 +6,8 @@
 // and setup.sh installs what else they need. Those in testdata/gateway run on
 // an emulated arm64 machine with simulated hardware, one after the other:
 // gateway/ makes it, hardware/ is what is wired to it. demo.sh is the
-// demonstration, bench/ measures, report/ prints the outcome of a test run.
+// demonstration, bench/ measures, settled/ does faults to a node and looks for
+// every event that it acknowledged, report/ prints the outcome of a test run.
 //
 // Nothing imports this package.
 package testbed

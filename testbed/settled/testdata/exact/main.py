@@ -1,0 +1,5 @@
+import journal
+
+
+def handle(event, ctx):
+    journal.take(event.json(), ctx)
