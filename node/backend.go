@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -18,6 +17,7 @@ import (
 	"github.com/edgefn/edgefn/node/deploy"
 	"github.com/edgefn/edgefn/node/settle"
 	"github.com/edgefn/edgefn/node/settle/durable"
+	"github.com/edgefn/edgefn/triggers"
 )
 
 // Missing implements api.Backend.
@@ -139,20 +139,15 @@ func (n *Node) Invoke(ctx context.Context, name string, r api.InvokeRequest) (ap
 		out.Failure = functions.Failf(functions.FailPayload, "the event has %d bytes of data, this node takes %d", len(e.Data), n.cfg.MaxPayload())
 		return out, nil
 	}
-	v := d.Service().Current()
-	if v == nil {
-		return out, d.NotServing()
-	}
 	if r.Wait > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.Wait)
 		defer cancel()
 	}
 	stop := n.logs.Of(name).Collect(out.Invocation)
-	res, err := v.Run(ctx, n.settler, settle.Request{
+	res, err := d.Service().RunNow(ctx, settle.Request{
 		Attempt: 1, Event: e, OwnID: r.ID != "", NoWait: true, Invocation: out.Invocation,
 	})
-	d.Service().Tally(err)
 	out.Logs = stop()
 	out.Repeat = res.Repeat
 	out.Data, out.DataContentType = res.Outcome.Result.Data, res.Outcome.Result.DataContentType
@@ -166,12 +161,22 @@ func (n *Node) Invoke(ctx context.Context, name string, r api.InvokeRequest) (ap
 		return out, nil
 	case errors.Is(err, pool.ErrOverloaded):
 		return out, &api.Error{Err: api.ErrOverloaded, Message: fmt.Sprintf("function %q has no room for an event now", name), Hint: "try again, or raise scale.max or scale.queue"}
+	case errors.Is(err, settle.ErrNotServing):
+		return out, d.NotServing()
+	case errors.Is(err, triggers.ErrStopped), errors.Is(err, pool.ErrClosed) && !n.deployed(name):
+		return out, &api.Error{Err: api.ErrNotFound, Message: fmt.Sprintf("function %q was removed before the event was handled", name), Hint: "edgefn functions lists those there are"}
 	case errors.Is(err, pool.ErrClosed):
 		return out, &api.Error{Err: api.ErrOverloaded, Message: fmt.Sprintf("function %q is being replaced", name), Hint: "try again"}
 	case errors.Is(err, context.DeadlineExceeded):
 		return out, &api.Error{Err: errors.Join(api.ErrTimeout, err), Message: fmt.Sprintf("function %q did not answer within %v", name, r.Wait)}
 	}
 	return out, storeErrorOrNil(err)
+}
+
+// deployed reports whether there is a function of a name.
+func (n *Node) deployed(name string) bool {
+	_, ok := n.deployer.Lookup(name)
+	return ok
 }
 
 func storeErrorOrNil(err error) error {
@@ -305,75 +310,4 @@ func (n *Node) Usage(_ context.Context, name string) ([]api.Usage, error) {
 		out = append(out, api.Usage(n.settler.Usage.Of(d.Name())))
 	}
 	return out, nil
-}
-
-// Status implements api.Backend.
-func (n *Node) Status(ctx context.Context) (api.Status, error) {
-	n.mu.RLock()
-	s := api.Status{
-		Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.ready, Started: n.started,
-		Platform: n.boxes.Platform(), Runtimes: map[string]string{}, Functions: len(n.deployer.Deployments()), Brokers: map[string]api.ComponentStatus{},
-	}
-	n.mu.RUnlock()
-	s.Containerd = n.boxes.Status(ctx)
-	s.Store = n.storeStatus(ctx)
-	s.Broker = api.ComponentStatus{State: "off"}
-	if n.local != nil {
-		s.Broker = n.local.Status()
-	}
-	for _, name := range n.brokerNames() {
-		s.Brokers[name] = n.publishers[name].Status()
-	}
-	for r, v := range n.runtimes {
-		s.Runtimes[string(r)] = v
-	}
-	s.Warnings = slices.Clone(n.boxes.Warnings())
-	var err error
-	if s.Outbox, err = n.outboxQueues(ctx); err != nil {
-		s.Warnings = append(s.Warnings, err.Error())
-	}
-	return s, nil
-}
-
-// outboxQueues is what waits to be sent. With an error it may not say since when.
-func (n *Node) outboxQueues(ctx context.Context) ([]api.OutboxQueue, error) {
-	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
-	defer cancel()
-	depths, err := n.settler.Outbox.Depths(ctx)
-	out := make([]api.OutboxQueue, 0, len(depths))
-	for _, d := range depths {
-		q := api.OutboxQueue{Function: d.Function, To: d.To, Waiting: d.Waiting, Bytes: d.Bytes, Oldest: d.Oldest}
-		if !d.Oldest.IsZero() {
-			q.AgeS = max(0, time.Since(d.Oldest).Seconds())
-		}
-		if d.Err != nil {
-			q.Error = d.Err.Error()
-		}
-		out = append(out, q)
-	}
-	return out, err
-}
-
-// Health implements api.Backend: it reads what every event looks up.
-func (n *Node) Health(context.Context) error {
-	_ = n.deployer.Deployments()
-	return nil
-}
-
-func (n *Node) storeStatus(ctx context.Context) api.ComponentStatus {
-	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
-	defer cancel()
-	address := "embedded"
-	if len(n.cfg.Store.Endpoints) > 0 {
-		address = n.cfg.Store.Endpoints[0]
-	}
-	used, quota, err := n.st.Size(ctx)
-	if err != nil {
-		return api.ComponentStatus{State: "down", Address: address, Detail: err.Error()}
-	}
-	detail := functions.FormatSize(used) + " used"
-	if quota > 0 {
-		detail = fmt.Sprintf("%s of %s used", functions.FormatSize(used), functions.FormatSize(quota))
-	}
-	return api.ComponentStatus{State: "up", Address: address, Detail: detail}
 }

@@ -53,6 +53,9 @@ type Config struct {
 	Store   StoreConfig
 	Log     logs.Config
 	State   settle.StateLimits
+	// FlashDaily is how many bytes a day the node may write to its disk before
+	// status and doctor warn; 0: any.
+	FlashDaily int64
 
 	Hardware string         // what serves Devices: HardwareReal or HardwareSim
 	Devices  []drivers.Spec // in the order of the file

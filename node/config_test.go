@@ -47,7 +47,7 @@ func TestSampleExamples(t *testing.T) {
 	want := mqtt.Broker{
 		Name: "plant", URL: "mqtts://broker.plant.lan:8883",
 		CAFile: "/etc/edgefn/plant-ca.crt", CertFile: "/etc/edgefn/plant-client.crt", KeyFile: "/etc/edgefn/plant-client.key",
-		Username: "gateway", PasswordFile: "/etc/edgefn/plant-password",
+		Username: "gateway", PasswordFile: "/etc/edgefn/plant-password", Version: "auto",
 	}
 	if diff := cmp.Diff(want, got.Brokers["plant"]); diff != "" {
 		t.Errorf("broker (-want +got):\n%s", diff)

@@ -78,6 +78,9 @@ type configFile struct {
 		Keys  int  `yaml:"keys"`
 		Bytes size `yaml:"bytes"`
 	} `yaml:"state"`
+	Flash struct {
+		Daily size `yaml:"daily"`
+	} `yaml:"flash"`
 	Hardware string                  `yaml:"hardware"`
 	Devices  map[string]drivers.Spec `yaml:"devices"`
 }
@@ -217,6 +220,7 @@ func (c *Config) file() configFile {
 	f.MQTT.Listen = c.MQTT.Addr
 	f.Hardware = c.Hardware
 	f.Log.Size, f.Log.Files, f.Log.Rate = size(c.Log.FileSize), c.Log.Files, size(c.Log.Rate)
+	f.Flash.Daily = size(c.FlashDaily)
 	f.State.Keys, f.State.Bytes = c.State.Keys, size(c.State.Bytes)
 	return f
 }
@@ -232,6 +236,7 @@ func (f *configFile) into(c *Config) {
 	c.Brokers = f.Brokers
 	c.Store = StoreConfig{Endpoints: f.Store.Endpoints, CAFile: f.Store.TLS.CA, CertFile: f.Store.TLS.Cert, KeyFile: f.Store.TLS.Key}
 	c.Log = logs.Config{FileSize: int64(f.Log.Size), Files: f.Log.Files, Rate: int64(f.Log.Rate)}
+	c.FlashDaily = int64(f.Flash.Daily)
 	c.State = settle.StateLimits{Keys: f.State.Keys, Bytes: int64(f.State.Bytes)}
 }
 

@@ -130,17 +130,14 @@ func (n *Node) DeadRetry(ctx context.Context, name, id string) (api.DeadOutcome,
 // retryLetter runs a letter's event once more. The error is one that the next
 // letter would meet as well.
 func (n *Node) retryLetter(ctx context.Context, d *deploy.Deployment, it dead.Item, l dead.Letter, out *api.DeadOutcome) error {
-	v := d.Service().Current()
-	if v == nil {
-		return d.NotServing()
-	}
-	_, err := v.Run(ctx, n.settler, settle.Request{
+	_, err := d.Service().RunNow(ctx, settle.Request{
 		Trigger: l.Trigger, Attempt: l.Attempts + 1, Event: l.Event, OwnID: l.OwnID,
 		Extra: []store.Op{{Key: l.Key(), Delete: true}},
 	})
-	d.Service().Tally(err)
 	var f *functions.Failure
 	switch {
+	case errors.Is(err, settle.ErrNotServing):
+		return d.NotServing()
 	case err == nil:
 		out.Handled++
 		// The key is gone already; this brings the count in line.

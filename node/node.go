@@ -21,8 +21,10 @@ import (
 	"github.com/edgefn/edgefn/node/api"
 	"github.com/edgefn/edgefn/node/deploy"
 	"github.com/edgefn/edgefn/node/devices"
+	"github.com/edgefn/edgefn/node/flash"
 	"github.com/edgefn/edgefn/node/logs"
 	"github.com/edgefn/edgefn/node/settle"
+	"github.com/edgefn/edgefn/node/settle/durable"
 	"github.com/edgefn/edgefn/node/tasks"
 	"github.com/edgefn/edgefn/triggers"
 )
@@ -46,9 +48,11 @@ type Node struct {
 	runtimes   map[functions.Runtime]string
 	settler    *settle.Settler
 	deployer   *deploy.Deployer
+	flash      *flash.Meter
 	spawn      tasks.Spawn
 
 	mu       sync.RWMutex
+	loaded   bool // the parts are there
 	ready    bool
 	stopping bool
 	calls    sync.WaitGroup // of the API, other than reads
@@ -137,6 +141,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			}
 		}()
 	}
+	server := n.serve(control, failed)
+	defer func() { _ = server.Close() }() // where drain did not: the node did not come that far
 	if err := n.open(ctx); err != nil {
 		return err
 	}
@@ -147,6 +153,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	hardware := n.spawn(n.lookAfterDevices)
 	defer hardware.Stop() // outputs go to their safe values
 	n.local = local
+	if n.awaitStore(ctx); ctx.Err() != nil {
+		return nil // it was stopped before it was ready
+	}
 	if err := n.load(ctx); err != nil {
 		return err
 	}
@@ -167,9 +176,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	boxes := watch("containerd", n.boxes.Run)
 	settling, deploying := n.spawn(n.settler.Run), n.spawn(n.deployer.Run)
-	upkeep := n.spawn(n.upkeep)
+	upkeep, writes := n.spawn(n.upkeep), n.spawn(n.flash.Run)
 	n.deployer.Start(ctx)
-	server := n.serve(control, failed)
 	n.log.Info("node is ready", "name", n.cfg.Name, "functions", len(n.deployer.Deployments()))
 	n.setReady()
 
@@ -182,7 +190,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	n.drain(base, server)
 	n.settler.Outbox.Flush(flushTime)
-	for _, t := range []*tasks.Task{settling, hardware, deploying, upkeep} {
+	for _, t := range []*tasks.Task{settling, hardware, deploying, upkeep, writes} {
 		t.Stop()
 	}
 	for _, t := range brokers {
@@ -245,10 +253,14 @@ func (n *Node) listen() (LocalBroker, error) {
 }
 
 // open opens the store and the sandboxes.
-func (n *Node) open(ctx context.Context) (err error) {
-	if n.st, err = n.parts.Store(ctx, &n.cfg); err != nil {
+func (n *Node) open(ctx context.Context) error {
+	st, err := n.parts.Store(ctx, &n.cfg)
+	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
+	n.mu.Lock()
+	n.st = st // Status asks for it from here on
+	n.mu.Unlock()
 	if n.boxes, err = n.parts.Sandboxes(ctx, &n.cfg); err != nil {
 		return errors.Join(fmt.Errorf("open sandboxes: %w", err), n.st.Close())
 	}
@@ -295,10 +307,30 @@ func (n *Node) load(ctx context.Context) error {
 		c.Local = n.local
 	}
 	n.deployer = deploy.New(c)
-	if err := n.settler.Load(ctx); err != nil {
-		return err
+	n.flash = flash.New(n.st, n.cfg.Name, n.log)
+	for _, f := range []func(context.Context) error{n.settler.Load, n.deployer.Load, n.flash.Load} {
+		if err := f(ctx); err != nil {
+			return err
+		}
 	}
-	return n.deployer.Load(ctx)
+	return nil
+}
+
+// awaitStore waits until the store answers, or ctx is done: its disk may have no
+// room, or the store outside may be away. The control socket says so meanwhile.
+func (n *Node) awaitStore(ctx context.Context) {
+	for tries := 1; ; tries++ {
+		_, _, err := n.st.Size(ctx)
+		if err == nil || !errors.Is(err, store.ErrUnavailable) {
+			return // load meets it
+		}
+		if tries == 1 {
+			n.log.Warn("the node waits for its store", logErr, err)
+		}
+		if durable.Sleep(ctx, durable.StoreBackoff.Wait(tries)) != nil {
+			return
+		}
+	}
 }
 
 // lookAfterDevices runs the devices until ctx is done. What they meet then is
@@ -311,7 +343,7 @@ func (n *Node) lookAfterDevices(ctx context.Context) {
 
 // serve answers the control API until it is shut down.
 func (n *Node) serve(l net.Listener, failed chan<- error) *http.Server {
-	s := api.HTTPServer(api.NewServer(n, api.Options{Logger: n.log}), n.log)
+	s := api.HTTPServer(api.NewServer(n, api.Options{Logger: n.log, Starting: n.starting}), n.log)
 	n.spawn(func(context.Context) {
 		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			failed <- fmt.Errorf("control socket: %w", err)
@@ -322,7 +354,7 @@ func (n *Node) serve(l net.Listener, failed chan<- error) *http.Server {
 
 func (n *Node) setReady() {
 	n.mu.Lock()
-	n.ready = true
+	n.loaded, n.ready = true, true
 	n.mu.Unlock()
 	mqtt := "off"
 	if n.local != nil {

@@ -205,8 +205,16 @@ func TestDead(t *testing.T) {
 	s.run("dead", "retry", "fan", "--all").want(t, 3, "handled 1, failed 1\n", "1 dead letter failed again")
 	s.run("dead", "retry", "fan", "01A").want(t, 4, "", "not found")
 	s.run("dead", "delete", "fan", "01B").want(t, 0, "deleted 1\n", "")
-	s.run("dead", "list", "fan").want(t, 0, "", "no dead letters")
+	s.run("dead", "list", "fan").want(t, 0, "mqtt.plant", "no dead letters")
 	s.run("dead", "retry", "fan", "--all").want(t, 0, "handled 0, failed 0\n", "")
+}
+
+func TestDegraded(t *testing.T) {
+	b := backend()
+	b.OnStatus = func(context.Context) (api.Status, error) {
+		return api.Status{Node: "gw1", Ready: true, State: "degraded", Reasons: []string{"store: disk /var is full"}}, nil
+	}
+	open(t, b).run("status").want(t, 1, "degraded", "node gw1 is degraded: store: disk /var is full")
 }
 
 func TestRemove(t *testing.T) {

@@ -289,13 +289,17 @@ func backend() *apitest.Backend {
 			},
 		},
 		Node: api.Status{
-			Node: "gw1", Version: "1.2.3", Ready: true, Started: now.Add(-26 * time.Hour), Platform: "linux/arm/v7", Functions: 2,
+			Node: "gw1", Version: "1.2.3", Ready: true, State: "ready", Started: now.Add(-26 * time.Hour), Platform: "linux/arm/v7", Functions: 2,
 			Containerd: api.ComponentStatus{State: "up", Address: "/run/containerd/containerd.sock", Detail: "1.6.20"},
 			Store:      api.ComponentStatus{State: "up", Detail: "1.2 MiB of 256 MiB"},
 			Broker:     api.ComponentStatus{State: "up", Address: "127.0.0.1:1883"},
 			Brokers:    map[string]api.ComponentStatus{"plant": {State: "down", Address: "mqtt://plant:1883", Detail: "connection refused"}},
 			Runtimes:   map[string]string{"python": "3.11.2", "go": "", "exec": ""},
-			Warnings:   []string{"memory limits are not enforced: the memory controller is off"},
+			Outbox: []api.OutboxQueue{{
+				Function: "fan", To: "mqtt.plant", Waiting: 12, Bytes: 3 << 10, Oldest: now.Add(-3 * time.Minute), AgeS: 180, Error: "broker is not reachable",
+			}},
+			Flash:    api.Flash{Bytes: 24 << 20, KnownS: 23 * 3600, Daily: 500 << 20},
+			Warnings: []string{"memory limits are not enforced: the memory controller is off"},
 		},
 	}
 }

@@ -93,8 +93,8 @@ const (
 // stateColours are the colours of words for a state.
 var stateColours = map[string]string{
 	"serving": green, "up": green, "connected": green, "ready": green,
-	"starting": yellow, "connecting": yellow, "warning": yellow, "not ready": yellow, "paused": yellow,
-	"failing": red, "down": red, "refused": red, "error": red, "failed": red, "ok": green, "fault": red,
+	"starting": yellow, "connecting": yellow, "warning": yellow, "not ready": yellow, "stopping": yellow, "paused": yellow,
+	"failing": red, "degraded": red, "down": red, "refused": red, "error": red, "failed": red, "ok": green, "fault": red,
 }
 
 // colour reports whether stdout may have colours. See https://no-color.org.

@@ -26,8 +26,9 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [--wait 30s] [-o table|json]",
 		Short: "Show the state of the node",
-		Long: "status shows whether the node is ready and the state of its parts. A node that is not ready\n" +
-			"makes the exit code 1, or 5 when --wait is over.",
+		Long: "status shows whether the node is ready, the state of its parts, what waits to be sent, and what\n" +
+			"the node has written to its disk in the last day. A node that is degraded or not ready makes the\n" +
+			"exit code 1, or 5 when --wait is over and it is still not ready; the reason is with it.",
 		Example: "  edgefn status\n  edgefn status --wait 30s && edgefn deploy fan",
 		Args:    wants(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,6 +47,8 @@ func (a *app) statusCommand() *cobra.Command {
 			switch {
 			case err != nil:
 				return err
+			case st.State == "degraded":
+				return &api.Error{Message: fmt.Sprintf("node %s is degraded: %s", st.Node, clean(strings.Join(st.Reasons, "; ")))}
 			case st.Ready:
 				return nil
 			case wait > 0:
@@ -110,17 +113,28 @@ func (a *app) status(ctx context.Context, wait time.Duration) (api.Status, error
 }
 
 func (a *app) printStatus(st api.Status) error {
-	ready := "not ready"
-	if st.Ready {
-		ready = "ready"
+	state := st.State
+	if state == "" { // a node of an older version
+		state = "not ready"
+		if st.Ready {
+			state = "ready"
+		}
 	}
 	t := newTable()
 	t.row("node:", st.Node)
-	t.row("state:", a.paint(ready))
+	t.row("state:", a.paint(state))
+	for _, r := range st.Reasons {
+		t.row("reason:", clean(r))
+	}
 	t.row("version:", st.Version)
 	t.row("platform:", st.Platform)
 	t.row("started:", a.ago(st.Started))
 	t.row("functions:", strconv.Itoa(st.Functions))
+	written := size(st.Flash.Bytes) + " in " + (time.Duration(st.Flash.KnownS) * time.Second).String()
+	if st.Flash.Daily > 0 {
+		written += ", " + size(st.Flash.Daily) + " a day are allowed"
+	}
+	t.row("written:", written)
 	var rts []string
 	for _, r := range slices.Sorted(maps.Keys(st.Runtimes)) {
 		rts = append(rts, strings.TrimSpace(r+" "+st.Runtimes[r]))

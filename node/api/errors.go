@@ -61,6 +61,7 @@ var kinds = []kind{
 	{ErrRefused, "urn:edgefn:refused", "Refused", http.StatusUnprocessableEntity},
 	{ErrTimeout, "urn:edgefn:timeout", "Timed out", http.StatusGatewayTimeout},
 	{ErrOverloaded, "urn:edgefn:overloaded", "Overloaded", http.StatusTooManyRequests},
+	{ErrStarting, "urn:edgefn:starting", "Node is starting", http.StatusServiceUnavailable},
 	{ErrStopping, "urn:edgefn:stopping", "Node is stopping", http.StatusServiceUnavailable},
 	{ErrFull, "urn:edgefn:full", "No space", http.StatusInsufficientStorage},
 	{ErrIncomplete, "urn:edgefn:incomplete", "Image is not complete", http.StatusConflict},

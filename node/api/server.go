@@ -36,10 +36,14 @@ type Options struct {
 	Logger   *slog.Logger // nil discards
 	MaxImage int64        // bytes of a deployed image; 0: DefaultMaxImage
 	MaxBody  int64        // bytes of any other request; 0: DefaultMaxBody
+	// Starting returns why the Backend can be asked for nothing yet but its Status
+	// and its Health; nil: it can. A nil Starting is one that returns nil.
+	Starting func() error
 }
 
 type server struct {
 	b        Backend
+	starting func() error
 	log      *slog.Logger
 	maxImage int64
 	maxBody  int64
@@ -63,6 +67,7 @@ func NewServer(b Backend, o Options) http.Handler {
 		log:      o.Logger,
 		maxImage: o.MaxImage,
 		maxBody:  o.MaxBody,
+		starting: o.Starting,
 		mux:      http.NewServeMux(),
 		classes:  map[string]class{},
 		slots:    map[class]chan struct{}{},
@@ -81,10 +86,13 @@ func NewServer(b Backend, o Options) http.Handler {
 	if s.maxBody <= 0 {
 		s.maxBody = DefaultMaxBody
 	}
+	if s.starting == nil {
+		s.starting = func() error { return nil }
+	}
 	for pattern, r := range map[string]route{
 		"GET /v1":                                    {free, s.hello},
 		"GET /v1/health":                             {free, s.health},
-		"GET /v1/status":                             {reads, s.status},
+		statusPattern:                                {reads, s.status},
 		"GET /v1/usage":                              {reads, s.usage},
 		"GET /v1/devices":                            {reads, s.devices},
 		"POST /v1/devices/{name}/simulate":           {changes, s.simulate},
@@ -119,6 +127,9 @@ func NewServer(b Backend, o Options) http.Handler {
 	return s
 }
 
+// statusPattern is served by a Backend that is starting.
+const statusPattern = "GET /v1/status"
+
 // ServeHTTP implements http.Handler.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
@@ -144,6 +155,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if pattern == "" {
 		s.unrouted(rec, r)
 		return
+	}
+	if c != free && pattern != statusPattern {
+		if err := s.starting(); err != nil {
+			writeProblem(rec, problemOf(err))
+			return
+		}
 	}
 	if c != free {
 		select {

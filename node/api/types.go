@@ -18,6 +18,7 @@ var (
 	ErrRefused    = errors.New("refused")               // 422, exit 1: well formed, but cannot be done; the message says why
 	ErrTimeout    = errors.New("timed out")             // 504, exit 5
 	ErrOverloaded = errors.New("overloaded")            // 429, exit 1
+	ErrStarting   = errors.New("node is starting")      // 503, exit 1
 	ErrStopping   = errors.New("node is stopping")      // 503, exit 1
 	ErrFull       = errors.New("no space")              // 507, exit 1
 	ErrIncomplete = errors.New("image is not complete") // 409, exit 1: it lacks blobs that the node has not (any more)
@@ -198,6 +199,13 @@ type DeadLetter struct {
 	Out      *DeadOut          `json:"out,omitempty"` // set: the function sent it, and nobody takes it; a retry sends it again
 }
 
+// Flash is what the node has written to its disk in the last day.
+type Flash struct {
+	Bytes  int64   `json:"bytes"`
+	KnownS float64 `json:"known_s"`         // of that day: a node that was started an hour ago knows no more
+	Daily  int64   `json:"daily,omitempty"` // bytes a day that its config allows; 0: any
+}
+
 // DeadOut is where a dead letter was to go.
 type DeadOut struct {
 	Broker   string `json:"broker,omitempty"` // of a message; its topic is the event's subject
@@ -258,6 +266,8 @@ type Status struct {
 	Node       string                     `json:"node"`
 	Version    string                     `json:"version"`
 	Ready      bool                       `json:"ready"`
+	State      string                     `json:"state"`             // "ready", "degraded", "starting" or "stopping"
+	Reasons    []string                   `json:"reasons,omitempty"` // why it is degraded, or what it waits for
 	Started    time.Time                  `json:"started"`
 	Containerd ComponentStatus            `json:"containerd"`
 	Store      ComponentStatus            `json:"store"`
@@ -266,7 +276,8 @@ type Status struct {
 	Runtimes   map[string]string          `json:"runtimes"` // "python": "3.11.2"
 	Platform   string                     `json:"platform"` // "linux/amd64", "linux/arm/v7"
 	Functions  int                        `json:"functions"`
-	Outbox     []OutboxQueue              `json:"outbox,omitempty"`   // what waits to be sent
+	Outbox     []OutboxQueue              `json:"outbox,omitempty"` // what waits to be sent
+	Flash      Flash                      `json:"flash"`
 	Warnings   []string                   `json:"warnings,omitempty"` // such as a memory limit that is not enforced
 }
 

@@ -336,6 +336,11 @@ func TestFaults(t *testing.T) {
 		{"node that is not ready", func(_ *testing.T, p *pi) {
 			p.Status = func(context.Context) (api.Status, error) { return api.Status{Node: "pi"}, nil }
 		}, "node", doctor.Failed, "not ready", "journalctl -u edgefn"},
+		{"node that is degraded", func(_ *testing.T, p *pi) {
+			p.Status = func(context.Context) (api.Status, error) {
+				return api.Status{Node: "pi", Ready: true, State: "degraded", Reasons: []string{"store: the disk is full"}}, nil
+			}
+		}, "node", doctor.Failed, "the disk is full", "journalctl"},
 		{"store that is down", func(_ *testing.T, p *pi) {
 			p.Status = func(context.Context) (api.Status, error) {
 				return api.Status{Node: "pi", Ready: true, Store: api.ComponentStatus{State: "down", Detail: "no space"}}, nil

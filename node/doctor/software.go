@@ -130,6 +130,8 @@ func (e *examination) node(st api.Status, err error) {
 		return
 	case !st.Ready:
 		e.add(check, Failed, []string{"journalctl -u edgefn"}, "%s runs and is not ready", st.Node)
+	case len(st.Reasons) > 0:
+		e.add(check, Failed, []string{"journalctl -u edgefn"}, "%s is degraded: %s", st.Node, strings.Join(st.Reasons, "; "))
 	default:
 		e.add(check, OK, nil, "%s is ready, version %s", st.Node, st.Version)
 	}

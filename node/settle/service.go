@@ -2,6 +2,7 @@ package settle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -39,6 +40,7 @@ type Service struct {
 	heldBytes int64
 	arrivals  []*arrival // wait to be taken, first come first served; one per source
 	running   int
+	calls     int            // of RunNow
 	delayed   map[*work]bool // those that wait for another try, or for their trigger
 	stopping  bool
 
@@ -140,6 +142,36 @@ func (s *Service) take(w *work) {
 	}
 }
 
+// ErrNotServing means that no version of the function serves now.
+var ErrNotServing = errors.New("no version serves")
+
+// RunNow runs an event once and commits its effects, for one who waits for the
+// outcome: no queue, no other attempt. Stop waits for it as for every event. The
+// error is a *functions.Failure, pool.ErrOverloaded, pool.ErrClosed,
+// ErrNotServing, triggers.ErrStopped, ctx's or the store's.
+func (s *Service) RunNow(ctx context.Context, r Request) (Ran, error) {
+	s.mu.Lock()
+	v := s.active
+	switch {
+	case s.stopping:
+		s.mu.Unlock()
+		return Ran{}, triggers.ErrStopped
+	case v == nil:
+		s.mu.Unlock()
+		return Ran{}, ErrNotServing
+	}
+	s.calls++
+	s.mu.Unlock()
+	out, err := s.exec.run(ctx, v, r)
+	var f *functions.Failure
+	s.tally(err, errors.As(err, &f) && f.Kind != functions.FailTransient)
+	s.mu.Lock()
+	s.calls--
+	s.mu.Unlock()
+	s.nudge()
+	return out, err
+}
+
 // nudge has run look for work.
 func (s *Service) nudge() {
 	select {
@@ -161,7 +193,7 @@ func (s *Service) Run(ctx context.Context) {
 			wg.Go(func() { s.handle(ctx, w) })
 		}
 		s.mu.Lock()
-		over := s.stopping && s.running == 0
+		over := s.stopping && s.running+s.calls == 0
 		s.mu.Unlock()
 		if over {
 			break

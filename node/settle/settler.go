@@ -110,13 +110,6 @@ func (s *Settler) Run(ctx context.Context) {
 // QueueBytes is what the node's own queues may take in the store, all together.
 func (s *Settler) QueueBytes() int64 { return s.budget.Limit() }
 
-// Run runs an event once on a version and commits its effects, for one who
-// waits for the outcome: no queue, no other attempt. The error is a
-// *functions.Failure, pool.ErrOverloaded, pool.ErrClosed, ctx's or the store's.
-func (v *Version) Run(ctx context.Context, s *Settler, r Request) (Ran, error) {
-	return s.exec.run(ctx, v, r)
-}
-
 // PutState writes a key of a function's state, as a user asks. A state that is
 // full is a *functions.Failure.
 func (s *Settler) PutState(ctx context.Context, function, key string, value []byte) error {

@@ -171,12 +171,6 @@ func (s *Service) isPaused(w *work) bool {
 	return s.paused.has(w.d.Trigger)
 }
 
-// Tally is tally for a run that was no attempt of an event in work.
-func (s *Service) Tally(err error) {
-	var f *functions.Failure
-	s.tally(err, errors.As(err, &f) && f.Kind != functions.FailTransient)
-}
-
 // tally counts the attempts that failed in a row.
 func (s *Service) tally(err error, failed bool) {
 	s.mu.Lock()
