@@ -52,14 +52,35 @@ func (n *Node) Rollback(ctx context.Context, name, to string, progress func(api.
 	return out, storeErrorOrNil(err)
 }
 
+// Kept implements api.Backend.
+func (n *Node) Kept(ctx context.Context, name string) (api.Kept, error) {
+	d, err := n.deployer.Find(name)
+	if err != nil {
+		return api.Kept{}, err
+	}
+	k, err := n.settler.Kept(ctx, name)
+	if err != nil {
+		return api.Kept{}, storeError(err)
+	}
+	out := api.Kept{
+		Versions: len(d.Versions()), StateKeys: k.StateKeys, StateBytes: k.StateBytes,
+		DeadLetters: k.DeadLetters, Retries: k.Retries, Outgoing: k.Outgoing,
+	}
+	fn := d.Service().Spec()
+	out.Triggers = len(fn.Triggers)
+	out.Invocations = n.settler.Usage.Of(name).Invocations
+	out.LogBytes, err = n.logs.Size(name)
+	return out, err
+}
+
 // Remove implements api.Backend.
-func (n *Node) Remove(ctx context.Context, name string) error {
+func (n *Node) Remove(ctx context.Context, name string, o api.RemoveOptions) error {
 	done, err := n.enter()
 	if err != nil {
 		return err
 	}
 	defer done()
-	return storeErrorOrNil(n.deployer.Remove(ctx, name))
+	return storeErrorOrNil(n.deployer.Remove(ctx, name, o))
 }
 
 // Pause implements api.Backend.

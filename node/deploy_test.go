@@ -230,10 +230,10 @@ func TestRemoveTakesEverything(t *testing.T) {
 	deploy(t, n, function("fan2", "count"))
 	wantSettled(t, send(t, n, "fan", "fan/a", "1", ""))
 	wantSettled(t, send(t, n, "fan2", "fan2/a", "1", ""))
-	if err := n.Remove(t.Context(), "fan"); err != nil {
+	if err := n.Remove(t.Context(), "fan", api.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Remove(t.Context(), "fan"); !errors.Is(err, api.ErrNotFound) {
+	if err := n.Remove(t.Context(), "fan", api.RemoveOptions{}); !errors.Is(err, api.ErrNotFound) {
 		t.Errorf("second removal: %v", err)
 	}
 	for _, p := range []string{"functions/", "versions/", "state/", "done/", "usage/"} {
@@ -285,7 +285,7 @@ func TestRemovalIsFinished(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	wantError(t, n.Remove(t.Context(), "fan"), nil, "goes at the next start")
+	wantError(t, n.Remove(t.Context(), "fan", api.RemoveOptions{}), nil, "goes at the next start")
 	w.st.set(nil, nil)
 	stop()
 	n, _ = w.run(w.config())

@@ -96,7 +96,7 @@ func TestLeasesAcrossDeploysAndRestarts(t *testing.T) {
 	if _, err := n.Deploy(t.Context(), image(t, driving("lamp")), api.DeployOptions{}, func(api.Progress) {}); err == nil {
 		t.Error("two functions hold one line")
 	}
-	if err := n.Remove(t.Context(), "other"); err != nil {
+	if err := n.Remove(t.Context(), "other", api.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	deploy(t, n, driving("lamp"))

@@ -226,7 +226,7 @@ func TestCommandsThatWaitWhenTheirFunctionIsRemoved(t *testing.T) {
 	simulate("fault")
 	wantSettled(t, send(t, n, "lamp", "lamp/a", "", "state on"))
 	eventually(t, "the relay does not obey", func() bool { return device(t, n, "relay").State == "fault" })
-	if err := n.Remove(t.Context(), "lamp"); err != nil {
+	if err := n.Remove(t.Context(), "lamp", api.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	deploy(t, n, driving("lamp"))

@@ -248,7 +248,7 @@ func TestDeployMeetsAnotherWriter(t *testing.T) {
 		t.Error("the image of the version that was refused is left")
 	}
 	// The same for a function that is new to both.
-	if err := n.Remove(t.Context(), "fan"); err != nil {
+	if err := n.Remove(t.Context(), "fan", api.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.bring(function("fan", "theirs"))
@@ -286,7 +286,7 @@ func TestDeployWhoseAnswerIsLost(t *testing.T) {
 	if got := invoke(t, n, "fan"); got != "one" {
 		t.Errorf("it answers %q", got)
 	}
-	if err := n.Remove(t.Context(), "fan"); err != nil {
+	if err := n.Remove(t.Context(), "fan", api.RemoveOptions{}); err != nil {
 		t.Error(err)
 	}
 	if len(mustFunctions(t, n)) != 0 || len(w.pools) != 1 {

@@ -219,11 +219,21 @@ func TestDegraded(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	s := open(t, backend())
-	s.run("remove", "fan").want(t, 0, "removed fan: 2 versions, 4 triggers, 2 dead letters\n", "")
+	s.run("remove", "fan").want(t, 0, "removed fan: 2 versions, 4 triggers, 0 keys of state (3.0 KiB), 2 dead letters, 2.0 MiB of log, the usage of ", "")
 	s.run("remove", "fan").want(t, 4, "", "not found")
 	b := backend()
-	b.Fail = map[string]error{"Describe": errors.New("spec is broken")}
-	open(t, b).run("rm", "fan").want(t, 0, "removed fan\n", "")
+	b.Fail = map[string]error{"Kept": errors.New("the store is away")}
+	open(t, b).run("rm", "fan").want(t, 0, "removed fan: what is kept of it cannot be counted\n", "")
+	b = backend()
+	asked := open(t, b)
+	asked.terminal = true
+	asked.runWith(t.Context(), "n\n", "remove", "fan").want(t, 1, "", "remove function fan with 2 versions")
+	asked.runWith(t.Context(), "", "remove", "fan").want(t, 1, "", "nothing was removed")
+	asked.runWith(t.Context(), "yes\n", "remove", "fan", "--keep-state").want(t, 0, "kept: 0 keys of state", "[y/N]")
+	if !b.StateKept {
+		t.Error("the node was not told to keep the state")
+	}
+	asked.runWith(t.Context(), "", "remove", "gauge", "--yes").want(t, 0, "removed gauge", "")
 	b = backend()
 	b.Fail = map[string]error{"Remove": fmt.Errorf("remove session: %w", api.ErrTimeout)}
 	open(t, b).run("remove", "fan").want(t, 5, "", "remove session")

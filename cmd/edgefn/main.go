@@ -27,7 +27,7 @@ func mainCode(t tools) int {
 	context.AfterFunc(ctx, stop)
 	a := &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		outTerm: isTerminal(os.Stdout), errTerm: isTerminal(os.Stderr),
+		inTerm: isTerminal(os.Stdin), outTerm: isTerminal(os.Stdout), errTerm: isTerminal(os.Stderr),
 		getenv: os.Getenv, now: time.Now, slow: time.Second,
 		tools: t,
 	}
@@ -41,6 +41,7 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 type app struct {
 	in       io.Reader
 	out, err io.Writer
+	inTerm   bool // in is a terminal
 	outTerm  bool // out is a terminal
 	errTerm  bool // err is a terminal
 	getenv   func(string) string

@@ -166,7 +166,7 @@ func (s *session) app(out, errs io.Writer, in string) *app {
 	maps.Copy(env, s.env)
 	return &app{
 		in: strings.NewReader(in), out: out, err: errs,
-		outTerm: s.terminal, errTerm: s.terminal,
+		inTerm: s.terminal, outTerm: s.terminal, errTerm: s.terminal,
 		getenv: func(k string) string { return env[k] },
 		now:    func() time.Time { return now },
 		slow:   time.Millisecond,

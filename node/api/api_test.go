@@ -198,10 +198,10 @@ func conformance(t *testing.T, b api.Backend) {
 	o, err = b.DeadDelete(ctx, "fan", "02")
 	same(t, "DeadDelete", o, api.DeadOutcome{Deleted: 1}, err)
 
-	if err := b.Remove(ctx, "fan"); err != nil {
+	if err := b.Remove(ctx, "fan", api.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Remove(ctx, "fan"); !errors.Is(err, api.ErrNotFound) || err.Error() != `function "fan": not found` {
+	if err := b.Remove(ctx, "fan", api.RemoveOptions{}); !errors.Is(err, api.ErrNotFound) || err.Error() != `function "fan": not found` {
 		t.Fatalf("Remove twice: %v", err)
 	}
 	fs, err = b.Functions(ctx)

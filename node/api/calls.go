@@ -155,12 +155,24 @@ func (c *Client) Logs(ctx context.Context, name string, o LogOptions, f func(Log
 }
 
 // Remove implements Backend.
-func (c *Client) Remove(ctx context.Context, name string) error {
+func (c *Client) Remove(ctx context.Context, name string, o RemoveOptions) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	_, err := c.raw(ctx, call{method: http.MethodDelete, path: fn(name)})
+	q := call{method: http.MethodDelete, path: fn(name)}
+	if o.KeepState {
+		q.query = url.Values{"keep_state": {"true"}}
+	}
+	_, err := c.raw(ctx, q)
 	return err
+}
+
+// Kept implements Backend.
+func (c *Client) Kept(ctx context.Context, name string) (Kept, error) {
+	if err := checkName(name); err != nil {
+		return Kept{}, err
+	}
+	return ask[Kept](ctx, c, call{method: http.MethodGet, path: fn(name, "kept")})
 }
 
 // StateGet implements Backend.

@@ -100,6 +100,7 @@ func NewServer(b Backend, o Options) http.Handler {
 		"POST /v1/functions":                         {uploads, s.deploy},
 		"GET /v1/functions/{name}":                   {reads, s.describe},
 		"DELETE /v1/functions/{name}":                {versions, s.remove},
+		"GET /v1/functions/{name}/kept":              {reads, s.kept},
 		"POST /v1/functions/{name}/invoke":           {invocations, s.invoke},
 		"POST /v1/functions/{name}/rollback":         {versions, s.rollback},
 		"POST /v1/functions/{name}/pause":            {changes, s.pause},
@@ -353,7 +354,24 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return empty(w, s.b.Remove(r.Context(), name))
+	var o RemoveOptions
+	switch keep := r.URL.Query().Get("keep_state"); keep {
+	case "", "false":
+	case "true":
+		o.KeepState = true
+	default:
+		return fmt.Errorf("keep_state %s: true or false are possible: %w", shorten(keep), ErrInvalid)
+	}
+	return empty(w, s.b.Remove(r.Context(), name, o))
+}
+
+func (s *server) kept(w http.ResponseWriter, r *http.Request) error {
+	name, err := target(r)
+	if err != nil {
+		return err
+	}
+	k, err := s.b.Kept(r.Context(), name)
+	return reply(w, k, err)
 }
 
 // empty answers that it is done, with no content.

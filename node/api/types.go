@@ -43,7 +43,9 @@ type Backend interface {
 	Invoke(ctx context.Context, name string, r InvokeRequest) (Invoked, error)
 	// Logs calls f with lines in order of time; with o.Follow until ctx is done.
 	Logs(ctx context.Context, name string, o LogOptions, f func(LogLine) error) error
-	Remove(ctx context.Context, name string) error
+	// Kept counts what goes when a function is removed.
+	Kept(ctx context.Context, name string) (Kept, error)
+	Remove(ctx context.Context, name string, o RemoveOptions) error
 	Rollback(ctx context.Context, name, to string, progress func(Progress)) (Deployed, error)
 	// Pause has the events of a trigger wait, or of the whole function where
 	// trigger is empty, until Resume. It is kept over restarts and deploys.
@@ -77,6 +79,24 @@ type Backend interface {
 // DeployOptions of a deploy.
 type DeployOptions struct {
 	Wait time.Duration // how long the new version may take to serve; 0: 60 s
+}
+
+// RemoveOptions of a removal.
+type RemoveOptions struct {
+	KeepState bool // its state stays, for the next function of its name
+}
+
+// Kept is what a node keeps of a function, beside its usage.
+type Kept struct {
+	Versions    int   `json:"versions"`
+	Triggers    int   `json:"triggers"`
+	StateKeys   int   `json:"state_keys"`
+	StateBytes  int64 `json:"state_bytes"`
+	DeadLetters int   `json:"dead_letters"`
+	Retries     int   `json:"retries"`  // events to be tried again
+	Outgoing    int   `json:"outgoing"` // messages, events and commands that wait to be sent
+	LogBytes    int64 `json:"log_bytes"`
+	Invocations int64 `json:"invocations"` // that usage counts
 }
 
 // Progress is a step of long work. In a stream of JSON Lines the last line has

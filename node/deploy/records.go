@@ -29,6 +29,8 @@ type functionRecord struct {
 	Version  string    `json:"version"`
 	Deployed time.Time `json:"deployed"`           // for people: nothing is ordered by it
 	Removing bool      `json:"removing,omitempty"` // its removal is to be finished
+	// KeepState, with Removing: its state stays, for the next function of its name.
+	KeepState bool `json:"keep_state,omitempty"`
 	pause
 }
 

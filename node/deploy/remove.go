@@ -12,11 +12,11 @@ import (
 	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
-// Remove is api.Backend's. With the function go its state, dead letters,
+// Remove is api.Backend's. With the function go its state, unless that is to stay, dead letters,
 // the ids it remembers, its usage, its versions with their images, its log, and
 // the sessions of its triggers at brokers. What it has sent and cannot go out at
 // once is not sent any more; its lines go to their safe values.
-func (d *Deployer) Remove(ctx context.Context, name string) error {
+func (d *Deployer) Remove(ctx context.Context, name string, o api.RemoveOptions) error {
 	k, leave, err := d.use(ctx, name)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func (d *Deployer) Remove(ctx context.Context, name string) error {
 	}
 	// First it is written that the function goes, so that a crash leaves
 	// nothing half removed.
-	marked, err := d.mark(ctx, name)
+	marked, err := d.mark(ctx, name, o.KeepState)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ const sendTime = 2 * time.Second
 
 // mark writes that a function is to go, whatever version of it is active, and
 // returns the revision at which the store says so.
-func (d *Deployer) mark(ctx context.Context, name string) (revision int64, err error) {
+func (d *Deployer) mark(ctx context.Context, name string, keepState bool) (revision int64, err error) {
 	for {
 		want, err := d.read(ctx, name)
 		switch {
@@ -71,7 +71,7 @@ func (d *Deployer) mark(ctx context.Context, name string) (revision int64, err e
 			return want.at, nil
 		}
 		r := want.functionRecord
-		r.Removing = true
+		r.Removing, r.KeepState = true, keepState
 		revision, err := d.writeRecord(ctx, name, &want, r)
 		if err == nil {
 			return revision, nil
@@ -164,7 +164,7 @@ func (d *Deployer) takeDown(ctx context.Context, f *Deployment) {
 // begun. The function's record goes with the rest, so if this fails it is tried
 // again, at the latest at the next start.
 func (d *Deployer) erase(ctx context.Context, name string, want *desired) error {
-	ops := append(d.cfg.Settler.Erase(name),
+	ops := append(d.cfg.Settler.Erase(name, want.KeepState),
 		store.Op{Key: keyFunctions + name, Delete: true},
 		store.Op{Key: keyVersions + name + "/", Delete: true, Prefix: true},
 	)

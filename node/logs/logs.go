@@ -74,6 +74,9 @@ func (b *Book) Of(function string) *Log {
 	return l
 }
 
+// Size is how many bytes the log of a function takes on the disk.
+func (b *Book) Size(function string) (int64, error) { return b.Of(function).size() }
+
 // Remove deletes the log of a function that was removed.
 func (b *Book) Remove(function string) error {
 	l := b.Of(function)
@@ -305,6 +308,17 @@ func (s section) read(ctx context.Context, since time.Time, f func(api.LogLine) 
 		}
 	}
 	return context.Cause(ctx)
+}
+
+func (l *Log) size() (n int64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old, err := l.file.sections()
+	defer closeSections(old)
+	for _, s := range old {
+		n += s.size
+	}
+	return n, err
 }
 
 func (l *Log) close() {

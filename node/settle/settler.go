@@ -128,14 +128,39 @@ func (s *Settler) PutState(ctx context.Context, function, key string, value []by
 	return nil
 }
 
-// Erase returns what deletes everything that is kept of a function. Before it is
-// committed Outbox.Drop has to be called, afterwards Forget.
-func (s *Settler) Erase(function string) []store.Op {
+// Erase returns what deletes everything that is kept of a function, its state
+// apart where that is to be kept. Before it is committed Outbox.Drop has to be
+// called, afterwards Forget.
+func (s *Settler) Erase(function string, keepState bool) []store.Op {
 	var ops []store.Op
-	for _, p := range []string{statePrefix, donePrefix, dead.Prefix, retry.Prefix, retry.HeaderPrefix, outbox.Prefix, usagePrefix} {
+	if !keepState {
+		ops = append(ops, store.Op{Key: StateKey(function, ""), Delete: true, Prefix: true})
+	}
+	for _, p := range []string{donePrefix, dead.Prefix, retry.Prefix, retry.HeaderPrefix, outbox.Prefix, usagePrefix} {
 		ops = append(ops, store.Op{Key: p + function + "/", Delete: true, Prefix: true})
 	}
 	return ops
+}
+
+// Kept is what is kept of a function.
+type Kept struct {
+	StateKeys   int
+	StateBytes  int64 // of keys and values
+	DeadLetters int
+	Retries     int // events to be tried again
+	Outgoing    int // messages, events and commands that wait to be sent
+}
+
+// Kept counts what is kept of a function. It reads all of its state.
+func (s *Settler) Kept(ctx context.Context, function string) (Kept, error) {
+	k := Kept{DeadLetters: s.Dead.Count(function), Retries: s.retries.Count(function), Outgoing: s.Outbox.Waiting(function)}
+	prefix := StateKey(function, "")
+	err := durable.EachEntry(ctx, s.cfg.Store, prefix, store.Read{Limit: 100}, func(e store.Entry) error {
+		k.StateKeys++
+		k.StateBytes += int64(len(e.Key)-len(prefix)) + int64(len(e.Value))
+		return nil
+	})
+	return k, err
 }
 
 // Forget drops what is known of a function that was erased.

@@ -21,6 +21,8 @@ import (
 
 // Backend is a node in memory. Its fields are set before it is used.
 type Backend struct {
+	StateKept bool // by the last removal
+
 	Details map[string]api.FunctionDetail // by name
 	Lines   []api.LogLine
 	Letters []api.DeadLetter
@@ -182,11 +184,23 @@ func (b *Backend) Logs(ctx context.Context, name string, o api.LogOptions, f fun
 	return nil
 }
 
+// Kept implements api.Backend.
+func (b *Backend) Kept(_ context.Context, name string) (api.Kept, error) {
+	unlock, err := b.begin("Kept", name)
+	defer unlock()
+	d := b.Details[name]
+	return api.Kept{
+		Versions: len(d.Versions), Triggers: len(d.Function.Triggers), DeadLetters: len(b.Letters),
+		StateKeys: len(b.state[name]), StateBytes: 3 << 10, LogBytes: 2 << 20, Invocations: d.Usage.Invocations,
+	}, err
+}
+
 // Remove implements api.Backend.
-func (b *Backend) Remove(_ context.Context, name string) error {
+func (b *Backend) Remove(_ context.Context, name string, o api.RemoveOptions) error {
 	unlock, err := b.begin("Remove", name)
 	defer unlock()
 	if err == nil {
+		b.StateKept = o.KeepState
 		delete(b.Details, name)
 	}
 	return err

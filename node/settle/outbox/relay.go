@@ -359,6 +359,18 @@ func (o *Outbox) Drop(ctx context.Context, function string, grace time.Duration)
 	}
 }
 
+// Waiting is how many messages, events and commands of a function wait.
+func (o *Outbox) Waiting(function string) (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for k, q := range o.queues {
+		if k.function == function {
+			n += q.count
+		}
+	}
+	return n
+}
+
 // Depth is what waits to be sent from one function to one destination.
 type Depth struct {
 	Function string
