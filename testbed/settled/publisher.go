@@ -57,6 +57,7 @@ type publisher struct {
 	mu     sync.Mutex
 	events []*event
 	byID   map[string]*event
+	nAcked int   // of events
 	next   []int // by subject
 	held   bool
 	big    int  // size of the next message's output, 0: as it comes
@@ -80,6 +81,7 @@ func (p *publisher) acknowledged(data []byte) {
 	defer p.mu.Unlock()
 	if e := p.byID[m.ID]; e != nil && e.acked.IsZero() {
 		e.acked = time.Now()
+		p.nAcked++
 	}
 }
 
@@ -225,13 +227,8 @@ func (p *publisher) excuse(since time.Time) {
 }
 
 // acked is how many events are acknowledged.
-func (p *publisher) acked() (n int) {
+func (p *publisher) acked() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, e := range p.events {
-		if !e.acked.IsZero() {
-			n++
-		}
-	}
-	return n
+	return p.nAcked
 }
