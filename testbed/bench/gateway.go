@@ -19,6 +19,16 @@ import (
 // gatewayConfig names the lines that edges are made on.
 const gatewayConfig = "devices:\n  edge: {line: GPIO5, pull: down}\n"
 
+// gatewayRows is onGateway with a folder of its own.
+func gatewayRows() ([]row, error) {
+	b, err := newBench()
+	if err != nil {
+		return nil, err
+	}
+	defer b.end()
+	return b.onGateway(context.Background())
+}
+
 // onGateway measures on the emulated arm64 gateway, with the package that
 // `make deb` makes. The figures are those of an emulator: only their ratios
 // mean something.

@@ -46,8 +46,9 @@ func main() {
 	out := flag.String("o", "", "also write JSON to this file")
 	rounds := flag.Int("n", 200, "pairs of each latency row")
 	emulate := flag.Bool("gateway", true, "measure on the emulated gateway too")
+	only := flag.String("only", "", "measure only this: plain, stored, disk, queued or gateway")
 	flag.Parse()
-	rows, err := run(*rounds, *emulate)
+	rows, err := run(*rounds, *emulate, *only)
 	if len(rows) > 0 {
 		show(rows)
 		if b, jerr := json.MarshalIndent(rows, "", "  "); jerr == nil && *out != "" {
@@ -72,28 +73,73 @@ func show(rows []row) {
 // bench is a running node with what measures it.
 type bench struct {
 	dir, bin, addr string
-	node           *exec.Cmd
+	data           string    // the node's data folder
+	node           *exec.Cmd // nil: it does not run
 	client         mqtt.Client
 	results        chan time.Time
 	program        string // the Go function's own binary
 }
 
-func run(rounds int, emulate bool) (rows []row, err error) {
+// newBench makes what a node needs to run; end takes it away.
+func newBench() (*bench, error) {
 	b := &bench{results: make(chan time.Time, 4096)}
+	var err error
 	if b.bin, err = filepath.Abs("bin/edgefn"); err != nil {
 		return nil, err
 	}
 	if b.dir, err = os.MkdirTemp("", "efb"); err != nil {
 		return nil, err
 	}
-	defer func() { _ = os.RemoveAll(b.dir) }()
-	if err := os.Chmod(b.dir, 0o755); err != nil {
+	b.data = b.dir + "/d"
+	return b, os.Chmod(b.dir, 0o755)
+}
+
+// end stops the node and removes what is left.
+func (b *bench) end() {
+	b.stop()
+	_ = os.RemoveAll(b.dir)
+}
+
+// run measures part after part, each on a node of its own.
+func run(rounds int, emulate bool, only string) (rows []row, err error) {
+	parts := []struct {
+		name    string
+		measure func() ([]row, error)
+	}{
+		{"plain", func() ([]row, error) { return plainRows(rounds) }},
+		{"stored", func() ([]row, error) { return storedRows(rounds) }},
+		{"disk", diskRows},
+		{"queued", queuedRows},
+		{"gateway", gatewayRows},
+	}
+	found := false
+	for _, p := range parts {
+		if (only != "" && p.name != only) || (p.name == "gateway" && !emulate) {
+			continue
+		}
+		found = true
+		r, err := p.measure()
+		rows = append(rows, r...)
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	if !found {
+		return nil, fmt.Errorf("there is no part %q", only)
+	}
+	return rows, nil
+}
+
+// plainRows measures events that write nothing.
+func plainRows(rounds int) (rows []row, err error) {
+	b, err := newBench()
+	if err != nil {
 		return nil, err
 	}
+	defer b.end()
 	if err := b.start(); err != nil {
 		return nil, err
 	}
-	defer b.stop()
 	pss, err := b.idleMemory()
 	if err != nil {
 		return nil, err
@@ -129,12 +175,7 @@ func run(rounds int, emulate bool) (rows []row, err error) {
 	}
 	rows = append(rows, pss)
 	changes, err := changeRows("by the control socket", b.dir+"/change", b.edgefn)
-	rows = append(rows, changes...)
-	if err != nil || !emulate {
-		return rows, err
-	}
-	emulated, err := b.onGateway(context.Background())
-	return append(rows, emulated...), err
+	return append(rows, changes...), err
 }
 
 func (b *bench) start() error {
@@ -147,30 +188,41 @@ func (b *bench) start() error {
 	if err := os.WriteFile(config, []byte("hardware: sim\ndevices:\n  edge: {line: GPIO5}\n"), 0o644); err != nil {
 		return err
 	}
-	b.node = exec.Command(b.bin, "node", "--config", config, "--name", "bench", "--data", b.dir+"/d", "--run", b.dir+"/r", "--mqtt", "127.0.0.1:0")
+	b.node = exec.Command(b.bin, "node", "--config", config, "--name", "bench", "--data", b.data, "--run", b.dir+"/r", "--mqtt", "127.0.0.1:0")
 	b.node.Stdout, b.node.Stderr = logf, logf
 	if err := b.node.Start(); err != nil {
 		return err
 	}
-	for range 600 {
+	for range 6000 {
 		text, _ := os.ReadFile(b.dir + "/node.log")
 		_, line, ready := strings.Cut(string(text), " is ready: ")
 		if _, rest, ok := strings.Cut(line, "mqtt "); ready && ok {
 			b.addr = strings.FieldsFunc(rest, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })[0]
 			return nil
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	text, _ := os.ReadFile(b.dir + "/node.log")
 	return fmt.Errorf("node is not ready:\n%s", text)
 }
 
-func (b *bench) stop() {
+func (b *bench) stop() { b.quit(syscall.SIGTERM) }
+
+// kill ends the node at once; its containerd and sandboxes stay for the next
+// start, or for end, to find.
+func (b *bench) kill() { b.quit(syscall.SIGKILL) }
+
+func (b *bench) quit(s syscall.Signal) {
 	if b.client != nil {
 		b.client.Disconnect(100)
+		b.client = nil
 	}
-	_ = b.node.Process.Signal(syscall.SIGTERM)
+	if b.node == nil || b.node.Process == nil {
+		return
+	}
+	_ = b.node.Process.Signal(s)
 	_ = b.node.Wait()
+	b.node = nil
 }
 
 func (b *bench) edgefn(args ...string) ([]byte, error) {
