@@ -89,6 +89,7 @@ var conflictBackoff = durable.Backoff{First: 5 * time.Millisecond, Max: 100 * ti
 // removed. It reports whether that is so.
 func (d *Deployer) teardown(ctx context.Context, s *reconciling) (gone bool) {
 	if !s.down {
+		s.tries, s.next = 0, nil // those were of starting it
 		var fn *functions.Function
 		if s.f != nil {
 			fn = s.f.svc.Spec()
