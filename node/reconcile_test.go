@@ -221,6 +221,28 @@ func TestVersionThatReplacesOneThatDoesNotStart(t *testing.T) {
 	answers(t, n, "fan", "two")
 }
 
+// A function that does not start is removed at once, not when it would have been
+// tried again.
+func TestRemovalOfAFunctionThatDoesNotStart(t *testing.T) {
+	w := newWorld(t)
+	n, _ := w.run(w.config())
+	w.bring(function("fan", "lost"))
+	otherWriter{t, w.st}.deploys(function("fan", "lost"), time.Now())
+	eventually(t, "it has failed three times", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.pools) == 3 // and is tried again in two seconds or more
+	})
+	eventually(t, "it fails", func() bool { fs := mustFunctions(t, n); return len(fs) == 1 && fs[0].State == "failing" })
+	start := time.Now()
+	if err := n.Remove(t.Context(), "fan", api.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // Of two who deploy one function at the same time the later one is told, and
 // changes nothing.
 func TestDeployMeetsAnotherWriter(t *testing.T) {

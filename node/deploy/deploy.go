@@ -38,7 +38,7 @@ func (d *Deployer) Deploy(ctx context.Context, image io.Reader, o api.DeployOpti
 }
 
 func (d *Deployer) deploy(ctx context.Context, fn *functions.Function, digest string, o api.DeployOptions, progress func(api.Progress)) (api.Deployed, error) {
-	k, leave, err := d.use(ctx, fn.Name)
+	rc, leave, err := d.use(ctx, fn.Name)
 	if err != nil {
 		return api.Deployed{}, err
 	}
@@ -49,7 +49,7 @@ func (d *Deployer) deploy(ctx context.Context, fn *functions.Function, digest st
 	}
 	f, here := d.Lookup(fn.Name)
 	if here {
-		f.spared(digest)
+		f.keepImage(digest)
 	}
 	if want.Version == digest && here && want.there() && f.activeVersion() == digest {
 		return api.Deployed{Name: fn.Name, Version: digest, Unchanged: true, Nodes: []string{d.cfg.Node}, Warnings: d.warnings(fn, &want.pause)}, nil
@@ -57,13 +57,13 @@ func (d *Deployer) deploy(ctx context.Context, fn *functions.Function, digest st
 	if err := d.admit(fn); err != nil {
 		return api.Deployed{}, err
 	}
-	return d.install(ctx, k, installing{fn: fn, digest: digest, read: want, wait: o.Wait, newest: true, progress: progress})
+	return d.install(ctx, rc, installing{fn: fn, digest: digest, read: want, wait: o.Wait, newest: true, progress: progress})
 }
 
 // Rollback is api.Backend's. An empty to is the version before the
 // active one; else it is a version or the beginning of one.
 func (d *Deployer) Rollback(ctx context.Context, name, to string, progress func(api.Progress)) (api.Deployed, error) {
-	k, leave, err := d.use(ctx, name)
+	rc, leave, err := d.use(ctx, name)
 	if err != nil {
 		return api.Deployed{}, err
 	}
@@ -90,7 +90,7 @@ func (d *Deployer) Rollback(ctx context.Context, name, to string, progress func(
 	if err := d.admit(&target.Function); err != nil {
 		return api.Deployed{}, err
 	}
-	return d.install(ctx, k, installing{fn: &target.Function, digest: target.Version, read: want, progress: progress})
+	return d.install(ctx, rc, installing{fn: &target.Function, digest: target.Version, read: want, progress: progress})
 }
 
 // installing is a version on its way to serve.
@@ -105,8 +105,8 @@ type installing struct {
 
 // install checks a version, writes that it is to serve, and waits until it does
 // in place of the one that did, whose events in work are let end. On an error
-// nothing was changed, or the answer says so. The caller uses k alone.
-func (d *Deployer) install(ctx context.Context, k *keeper, in installing) (api.Deployed, error) {
+// nothing was changed, or the answer says so. The caller uses rc alone.
+func (d *Deployer) install(ctx context.Context, rc *reconciler, in installing) (api.Deployed, error) {
 	if in.read.Removing {
 		return api.Deployed{}, &api.Error{Err: api.ErrOverloaded, Message: fmt.Sprintf("function %q is being removed", in.fn.Name), Hint: "try again in a moment"}
 	}
@@ -117,7 +117,7 @@ func (d *Deployer) install(ctx context.Context, k *keeper, in installing) (api.D
 	defer func() { resume() }()
 	var err error
 	if in.read.Version == in.digest {
-		if resume, err = k.quiet(ctx); err != nil {
+		if resume, err = rc.suspend(ctx); err != nil {
 			return api.Deployed{}, err
 		}
 	}
@@ -135,7 +135,7 @@ func (d *Deployer) install(ctx context.Context, k *keeper, in installing) (api.D
 		return api.Deployed{}, refusal(ctx, in.fn, in.wait, err)
 	}
 	if in.read.Version != in.digest {
-		if resume, err = k.quiet(ctx); err != nil {
+		if resume, err = rc.suspend(ctx); err != nil {
 			v.stop()
 			return api.Deployed{}, err
 		}
@@ -143,19 +143,19 @@ func (d *Deployer) install(ctx context.Context, k *keeper, in installing) (api.D
 	in.progress(api.Progress{Step: "activate", Text: "switching to the new version"})
 	// From here on it is not given up half-way because a client went away.
 	ctx = context.WithoutCancel(ctx)
-	if err := d.activate(ctx, k, v, in); err != nil {
+	if err := d.activate(ctx, rc, v, in); err != nil {
 		return api.Deployed{}, err
 	}
 	out := api.Deployed{Name: in.fn.Name, Version: in.digest, Nodes: []string{d.cfg.Node}, Warnings: d.warnings(in.fn, d.paused(in))}
 	current := func(s state) bool { return s.version == in.digest && s.serving }
-	s, err := k.await(ctx, func(s state) bool { return s.bound || !current(s) })
+	s, err := rc.await(ctx, func(s state) bool { return s.bound || !current(s) })
 	if err != nil {
 		return out, err
 	}
 	out.Warnings = append(out.Warnings, s.warnings...)
 	if !s.drained {
 		in.progress(api.Progress{Step: "drain", Text: "the old version finishes its events"})
-		if _, err := k.await(ctx, func(s state) bool { return s.drained || !current(s) }); err != nil {
+		if _, err := rc.await(ctx, func(s state) bool { return s.drained || !current(s) }); err != nil {
 			return out, err
 		}
 	}
@@ -176,14 +176,14 @@ func (d *Deployer) paused(in installing) *pause {
 
 // activate writes that a version that is checked is to serve, and returns when
 // it does. On an error v is stopped.
-func (d *Deployer) activate(ctx context.Context, k *keeper, v *version, in installing) error {
+func (d *Deployer) activate(ctx context.Context, rc *reconciler, v *version, in installing) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*durable.StoreTime)
 	defer cancel()
 	d.claims.Lock()
 	defer d.claims.Unlock()
-	k.offer(v)
+	rc.offer(v)
 	defer func() {
-		if left := k.offer(nil); left != nil {
+		if left := rc.offer(nil); left != nil {
 			left.stop()
 		}
 	}()
@@ -196,8 +196,8 @@ func (d *Deployer) activate(ctx context.Context, k *keeper, v *version, in insta
 		d.unhold(f, in.fn.Name)
 		return err
 	}
-	k.nudge() // or the watch does
-	s, err := k.await(ctx, func(s state) bool {
+	rc.nudge() // or the watch does
+	s, err := rc.await(ctx, func(s state) bool {
 		return s.at >= revision && (s.serving || s.version != in.digest || s.err != nil)
 	})
 	switch {

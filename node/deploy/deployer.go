@@ -80,17 +80,17 @@ type Deployer struct {
 	removing []string // found by Load, for Start to finish
 	loaded   int64    // revision of the store that Load read
 
-	mu        sync.RWMutex
-	functions map[string]*Deployment
-	keepers   map[string]*keeper
-	running   bool // keepers do
-	draining  bool // no source is started any more
+	mu          sync.RWMutex
+	functions   map[string]*Deployment
+	reconcilers map[string]*reconciler
+	running     bool // reconcilers do
+	draining    bool // no source is started any more
 }
 
 // New makes a deployer. It does no I/O and starts nothing: Load it, then Start
 // it and Run it, and end it with Drain and Close.
 func New(cfg Config) *Deployer {
-	d := &Deployer{cfg: cfg, log: cfg.Logger, checks: make(chan struct{}, maxChecks), functions: map[string]*Deployment{}, keepers: map[string]*keeper{}}
+	d := &Deployer{cfg: cfg, log: cfg.Logger, checks: make(chan struct{}, maxChecks), functions: map[string]*Deployment{}, reconcilers: map[string]*reconciler{}}
 	d.ends = &endings{st: cfg.Store, log: cfg.Logger, endSession: cfg.EndSession}
 	return d
 }
@@ -118,7 +118,7 @@ func (d *Deployer) Load(ctx context.Context) error {
 	}
 	for _, f := range d.Deployments() {
 		if err := d.hold(f.svc.Spec()); err != nil {
-			d.log.Error("function does not get its lines", logFunction, f.name, logErr, err) // its keeper tells its log
+			d.log.Error("function does not get its lines", logFunction, f.name, logErr, err) // its reconciler tells its log
 		}
 	}
 	return nil
@@ -135,19 +135,19 @@ func (d *Deployer) Start(ctx context.Context) {
 	d.mu.Lock()
 	d.running = true
 	for _, f := range all {
-		d.keeper(f.name)
+		d.reconciler(f.name)
 	}
-	for name := range d.keepers { // whom the watch has woken already
-		d.keeper(name)
+	for name := range d.reconcilers { // whom the watch has woken already
+		d.reconciler(name)
 	}
-	var removing []*keeper
+	var removing []*reconciler
 	for _, name := range d.removing {
-		removing = append(removing, d.keeper(name))
+		removing = append(removing, d.reconciler(name))
 	}
 	d.mu.Unlock()
-	for _, k := range removing {
-		if s, err := k.await(ctx, func(s state) bool { return s.gone || s.err != nil || s.version != "" }); err != nil || s.err != nil {
-			d.log.Warn("removed function is not erased yet", logFunction, k.name, logErr, errors.Join(err, s.err))
+	for _, rc := range removing {
+		if s, err := rc.await(ctx, func(s state) bool { return s.gone || s.err != nil || s.version != "" }); err != nil || s.err != nil {
+			d.log.Warn("removed function is not erased yet", logFunction, rc.name, logErr, errors.Join(err, s.err))
 		}
 	}
 }
@@ -186,12 +186,12 @@ func (d *Deployer) Drain(ctx context.Context) {
 func (d *Deployer) Close() {
 	d.mu.Lock()
 	d.running = false
-	keepers := slices.Collect(maps.Values(d.keepers))
+	all := slices.Collect(maps.Values(d.reconcilers))
 	d.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, k := range keepers {
-		if k.task != nil {
-			wg.Go(k.task.Stop)
+	for _, rc := range all {
+		if rc.task != nil {
+			wg.Go(rc.task.Stop)
 		}
 	}
 	wg.Wait()

@@ -17,7 +17,7 @@ type Deployment struct {
 	served *tasks.Task // svc's run
 
 	mu       sync.Mutex
-	want     desired  // as its keeper read it last
+	want     desired  // as its reconciler read it last
 	active   *version // that serves; nil: none
 	failing  string   // why the version of record does not serve; empty: it does, or starts
 	bound    bool     // its triggers have their sources
@@ -141,7 +141,7 @@ func (f *Deployment) retirements() []*retirement {
 	return slices.Clone(f.retiring)
 }
 
-// stop ends all versions at once. The caller has stopped the function's keeper.
+// stop ends all versions at once. The caller has stopped the function's reconciler.
 func (f *Deployment) stop() {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -167,8 +167,8 @@ func (f *Deployment) needs(digest string) bool {
 		slices.ContainsFunc(f.retiring, func(r *retirement) bool { return r.digest == digest })
 }
 
-// spared says that the image of a version is needed again.
-func (f *Deployment) spared(digest string) {
+// keepImage says that the image of a version is needed again.
+func (f *Deployment) keepImage(digest string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.surplus = slices.DeleteFunc(f.surplus, func(s string) bool { return s == digest })

@@ -84,7 +84,7 @@ func (d *Deployer) Resume(ctx context.Context, name, trigger string) (api.Paused
 // holds to it. It waits for no deploy: a version that is being checked takes the
 // change over.
 func (d *Deployer) setPause(ctx context.Context, name, trigger string, change func(p *pause, all []string) pause) (api.Paused, error) {
-	k, leave := d.look(name)
+	rc, leave := d.look(name)
 	defer leave()
 	for tries := 1; ; tries++ {
 		want, err := d.read(ctx, name)
@@ -114,10 +114,10 @@ func (d *Deployer) setPause(ctx context.Context, name, trigger string, change fu
 		case err != nil:
 			return api.Paused{}, fmt.Errorf("write function %q: %w", name, err)
 		}
-		k.nudge()
+		rc.nudge()
 		ctx, cancel := context.WithTimeout(ctx, 2*durable.StoreTime)
 		defer cancel()
-		if _, err := k.await(ctx, func(s state) bool { return s.at >= at }); err != nil {
+		if _, err := rc.await(ctx, func(s state) bool { return s.at >= at }); err != nil {
 			return api.Paused{}, &api.Error{
 				Err:     errors.Join(api.ErrTimeout, err),
 				Message: fmt.Sprintf("function %q is to be paused as you say, but node %q has not done it yet", name, d.cfg.Node),

@@ -12,12 +12,12 @@ import (
 	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
-// Remove is api.Backend's. With the function go its state, unless that is to stay, dead letters,
-// the ids it remembers, its usage, its versions with their images, its log, and
-// the sessions of its triggers at brokers. What it has sent and cannot go out at
+// Remove is api.Backend's. With the function go its state, unless that is to
+// stay, its dead letters, the ids it remembers, its usage, its versions with
+// their images, its log, and the sessions of its triggers at brokers. What it has sent and cannot go out at
 // once is not sent any more; its lines go to their safe values.
 func (d *Deployer) Remove(ctx context.Context, name string, o api.RemoveOptions) error {
-	k, leave, err := d.use(ctx, name)
+	rc, leave, err := d.use(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -32,10 +32,10 @@ func (d *Deployer) Remove(ctx context.Context, name string, o api.RemoveOptions)
 	if err != nil {
 		return err
 	}
-	k.nudge()
+	rc.nudge()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait) // it goes whether or not one waits
 	defer cancel()
-	s, err := k.await(ctx, func(s state) bool { return s.at >= marked && (s.gone || s.version != "" || s.err != nil) })
+	s, err := rc.await(ctx, func(s state) bool { return s.at >= marked && (s.gone || s.version != "" || s.err != nil) })
 	switch {
 	case err != nil:
 		return &api.Error{
@@ -88,10 +88,11 @@ func (d *Deployer) mark(ctx context.Context, name string, keepState bool) (revis
 // conflictBackoff is for a record that another writer has changed.
 var conflictBackoff = durable.Backoff{First: 5 * time.Millisecond, Max: 100 * time.Millisecond}
 
-// vanish has nothing of a function be left here, and in the store if it is being
+// teardown has nothing of a function be left here, and in the store if it is being
 // removed. It reports whether that is so.
-func (d *Deployer) vanish(ctx context.Context, s *keeping) (gone bool) {
+func (d *Deployer) teardown(ctx context.Context, s *reconciling) (gone bool) {
 	if !s.down {
+		s.tries, s.next = 0, nil // those were of starting it
 		var fn *functions.Function
 		if s.f != nil {
 			fn = s.f.svc.Spec()
@@ -102,8 +103,8 @@ func (d *Deployer) vanish(ctx context.Context, s *keeping) (gone bool) {
 		}
 		if fn != nil {
 			for _, t := range sessions(fn) {
-				if err := d.ends.end(ctx, t.MQTT.Broker, d.cfg.ClientID(s.k.name, t.Name)); err != nil {
-					d.log.Warn("session at broker is ended later", logFunction, s.k.name, logTrigger, t.Name, logErr, err)
+				if err := d.ends.end(ctx, t.MQTT.Broker, d.cfg.ClientID(s.rc.name, t.Name)); err != nil {
+					d.log.Warn("session at broker is ended later", logFunction, s.rc.name, logTrigger, t.Name, logErr, err)
 				}
 			}
 		}
@@ -113,15 +114,15 @@ func (d *Deployer) vanish(ctx context.Context, s *keeping) (gone bool) {
 		return false
 	}
 	if s.want.Removing {
-		if err := d.erase(ctx, s.k.name, &s.want); err != nil {
-			d.log.Warn("removed function is not erased yet", logFunction, s.k.name, logErr, err)
+		if err := d.erase(ctx, s.rc.name, &s.want); err != nil {
+			d.log.Warn("removed function is not erased yet", logFunction, s.rc.name, logErr, err)
 			s.tries++
 			s.next = time.After(durable.StoreBackoff.Wait(s.tries))
 			if errors.Is(err, store.ErrConflict) {
-				s.k.nudge() // someone has deployed it anew
+				s.rc.nudge() // someone has deployed it anew
 				return false
 			}
-			s.k.set(func(t *state) { *t = state{at: s.want.at, err: err} })
+			s.rc.set(func(t *state) { *t = state{at: s.want.at, err: err} })
 			return false
 		}
 	}
@@ -130,7 +131,7 @@ func (d *Deployer) vanish(ctx context.Context, s *keeping) (gone bool) {
 	}
 	s.left, s.tries, s.down = nil, 0, false
 	s.want = desired{at: s.want.at}
-	s.k.set(func(t *state) { *t = state{at: s.want.at, gone: true} })
+	s.rc.set(func(t *state) { *t = state{at: s.want.at, gone: true} })
 	return true
 }
 
@@ -181,7 +182,7 @@ func (d *Deployer) erase(ctx context.Context, name string, want *desired) error 
 }
 
 // forget drops what this node keeps of a function that is erased.
-func (d *Deployer) forget(ctx context.Context, s *keeping) {
+func (d *Deployer) forget(ctx context.Context, s *reconciling) {
 	images := map[string]bool{}
 	for _, v := range s.want.versions {
 		images[v.Version] = true
@@ -194,8 +195,8 @@ func (d *Deployer) forget(ctx context.Context, s *keeping) {
 	for digest := range images {
 		d.removeImage(ctx, digest)
 	}
-	d.cfg.Settler.Forget(s.k.name)
-	if err := d.cfg.Logs.Remove(s.k.name); err != nil {
-		d.log.Warn("log of removed function stays", logFunction, s.k.name, logErr, err)
+	d.cfg.Settler.Forget(s.rc.name)
+	if err := d.cfg.Logs.Remove(s.rc.name); err != nil {
+		d.log.Warn("log of removed function stays", logFunction, s.rc.name, logErr, err)
 	}
 }

@@ -21,7 +21,7 @@ func (d *Deployer) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// follow wakes the keeper of each function that changes after a revision, until
+// follow wakes the reconciler of each function that changes after a revision, until
 // ctx is done. Where the watch breaks, all are woken.
 func (d *Deployer) follow(ctx context.Context, prefix string, revision int64) {
 	for tries := 1; ; tries++ {
@@ -51,7 +51,7 @@ func (d *Deployer) follow(ctx context.Context, prefix string, revision int64) {
 	}
 }
 
-// wakeAll wakes the keepers of all functions that are in the store or here, and
+// wakeAll wakes the reconcilers of all functions that are in the store or here, and
 // returns the revision at which it looked.
 func (d *Deployer) wakeAll(ctx context.Context) (revision int64, err error) {
 	cctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
@@ -66,68 +66,68 @@ func (d *Deployer) wakeAll(ctx context.Context) (revision int64, err error) {
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	for _, k := range d.keepers {
-		k.nudge()
+	for _, rc := range d.reconcilers {
+		rc.nudge()
 	}
 	return revision, nil
 }
 
-// wake has the keeper of a function look at the store again.
+// wake has the reconciler of a function look at the store again.
 func (d *Deployer) wake(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.keeper(name).nudge()
+	d.reconciler(name).nudge()
 }
 
-// keeper returns the keeper of a function, and starts it if there is none. The
+// reconciler returns the reconciler of a function, and starts it if there is none. The
 // caller holds d.mu.
-func (d *Deployer) keeper(name string) *keeper {
-	k := d.keepers[name]
-	if k == nil {
-		k = newKeeper(name)
-		d.keepers[name] = k
+func (d *Deployer) reconciler(name string) *reconciler {
+	rc := d.reconcilers[name]
+	if rc == nil {
+		rc = newReconciler(name)
+		d.reconcilers[name] = rc
 	}
-	if k.task == nil && d.running {
-		k.task = d.cfg.Spawn(func(ctx context.Context) { d.keep(ctx, k) })
+	if rc.task == nil && d.running {
+		rc.task = d.cfg.Spawn(func(ctx context.Context) { d.run(ctx, rc) })
 	}
-	return k
+	return rc
 }
 
-// use returns the keeper of a function, which stays until it is let go of. One
+// use returns the reconciler of a function, which stays until it is let go of. One
 // at a time uses it: deploys, rollbacks and the removal of one function come one
 // after the other.
-func (d *Deployer) use(ctx context.Context, name string) (k *keeper, leave func(), err error) {
-	k, left := d.look(name)
+func (d *Deployer) use(ctx context.Context, name string) (rc *reconciler, leave func(), err error) {
+	rc, left := d.look(name)
 	select {
-	case k.serial <- struct{}{}:
-		return k, func() { <-k.serial; left() }, nil
+	case rc.serial <- struct{}{}:
+		return rc, func() { <-rc.serial; left() }, nil
 	case <-ctx.Done():
 		left()
 		return nil, nil, context.Cause(ctx)
 	}
 }
 
-// look returns the keeper of a function, which stays until it is let go of.
-func (d *Deployer) look(name string) (k *keeper, leave func()) {
+// look returns the reconciler of a function, which stays until it is let go of.
+func (d *Deployer) look(name string) (rc *reconciler, leave func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k = d.keeper(name)
-	k.users++
-	return k, func() {
+	rc = d.reconciler(name)
+	rc.users++
+	return rc, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		k.users--
-		k.nudge() // it may be over
+		rc.users--
+		rc.nudge() // it may be over
 	}
 }
 
-// over takes a keeper away that has nothing to keep, and reports whether it did.
-func (d *Deployer) over(k *keeper) bool {
+// over takes a reconciler away that has nothing to keep, and reports whether it did.
+func (d *Deployer) over(rc *reconciler) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if k.users > 0 || len(k.wake) > 0 {
+	if rc.users > 0 || len(rc.wake) > 0 {
 		return false
 	}
-	delete(d.keepers, k.name)
+	delete(d.reconcilers, rc.name)
 	return true
 }

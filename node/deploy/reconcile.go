@@ -12,25 +12,25 @@ import (
 	"github.com/edgefn/edgefn/node/tasks"
 )
 
-// keeper brings one function of this node to what the store says of it. What it
-// does it does in one goroutine, Deployer.keep; the rest of it is how others wait
+// reconciler brings one function of this node to what the store says of it. What it
+// does it does in one goroutine, Deployer.run; the rest of it is how others wait
 // for that and take part in it.
-type keeper struct {
+type reconciler struct {
 	name   string
 	serial chan struct{} // capacity 1: held by who deploys, rolls back or removes
 	wake   chan struct{} // capacity 1: look at the store again
 
-	task  *tasks.Task // keep's run; guarded by Deployer.mu, as is users
+	task  *tasks.Task // Deployer.run; guarded by Deployer.mu, as is users
 	users int         // who deploys, rolls back or removes, and who waits for that
 
-	mu      sync.Mutex
-	state   state
-	changed chan struct{} // closed and replaced when state changes
-	warm    *version      // of a deploy under way, which has checked it: keep may take it
-	quieted int           // deploys under way: keep starts no version by itself
+	mu        sync.Mutex
+	state     state
+	changed   chan struct{} // closed and replaced when state changes
+	warm      *version      // of a deploy under way, which has checked it: run may take it
+	suspended int           // deploys under way: run starts no version by itself
 }
 
-// state is how far a keeper is.
+// state is how far a reconciler is.
 type state struct {
 	at       int64    // revision of the store that it has acted on
 	version  string   // that is to serve; empty: the function is to go, or gone
@@ -43,33 +43,33 @@ type state struct {
 	err      error    // why it does not serve, or is not gone
 }
 
-func newKeeper(name string) *keeper {
-	return &keeper{name: name, serial: make(chan struct{}, 1), wake: make(chan struct{}, 1), changed: make(chan struct{})}
+func newReconciler(name string) *reconciler {
+	return &reconciler{name: name, serial: make(chan struct{}, 1), wake: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
-// nudge has keep look at the store again.
-func (k *keeper) nudge() {
+// nudge has run look at the store again.
+func (rc *reconciler) nudge() {
 	select {
-	case k.wake <- struct{}{}:
+	case rc.wake <- struct{}{}:
 	default:
 	}
 }
 
 // set changes the state and tells those who wait for it.
-func (k *keeper) set(f func(s *state)) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	f(&k.state)
-	close(k.changed)
-	k.changed = make(chan struct{})
+func (rc *reconciler) set(f func(s *state)) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	f(&rc.state)
+	close(rc.changed)
+	rc.changed = make(chan struct{})
 }
 
 // await waits until the state is as it should be.
-func (k *keeper) await(ctx context.Context, reached func(s state) bool) (state, error) {
+func (rc *reconciler) await(ctx context.Context, reached func(s state) bool) (state, error) {
 	for {
-		k.mu.Lock()
-		s, changed := k.state, k.changed
-		k.mu.Unlock()
+		rc.mu.Lock()
+		s, changed := rc.state, rc.changed
+		rc.mu.Unlock()
 		if reached(s) {
 			return s, nil
 		}
@@ -81,64 +81,64 @@ func (k *keeper) await(ctx context.Context, reached func(s state) bool) (state, 
 	}
 }
 
-// quiet has keep start no version by itself until resume is called, and waits
+// suspend has run start no version by itself until resume is called, and waits
 // until it has ended what it had begun: there is one of a version at a time, and
 // one that is to be replaced must not take its lines back.
-func (k *keeper) quiet(ctx context.Context) (resume func(), err error) {
-	k.mu.Lock()
-	k.quieted++
-	k.mu.Unlock()
-	k.nudge()
+func (rc *reconciler) suspend(ctx context.Context) (resume func(), err error) {
+	rc.mu.Lock()
+	rc.suspended++
+	rc.mu.Unlock()
+	rc.nudge()
 	resume = func() {
-		k.mu.Lock()
-		k.quieted--
-		k.mu.Unlock()
-		k.nudge()
+		rc.mu.Lock()
+		rc.suspended--
+		rc.mu.Unlock()
+		rc.nudge()
 	}
-	if _, err := k.await(ctx, func(s state) bool { return !s.trying }); err != nil {
+	if _, err := rc.await(ctx, func(s state) bool { return !s.trying }); err != nil {
 		resume()
 		return nil, err
 	}
 	return resume, nil
 }
 
-// offer has keep take a version, once the store says that it is to serve, that is
+// offer has run take a version, once the store says that it is to serve, that is
 // checked already; nil takes the offer back. It returns what was offered and not
 // taken.
-func (k *keeper) offer(v *version) (left *version) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	left, k.warm = k.warm, v
+func (rc *reconciler) offer(v *version) (left *version) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	left, rc.warm = rc.warm, v
 	return left
 }
 
 // take takes the version that is offered, if it is this one.
-func (k *keeper) take(digest string) *version {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.warm == nil || k.warm.Digest != digest {
+func (rc *reconciler) take(digest string) *version {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	if rc.warm == nil || rc.warm.Digest != digest {
 		return nil
 	}
-	v := k.warm
-	k.warm = nil
+	v := rc.warm
+	rc.warm = nil
 	return v
 }
 
 // mayTry reports whether a version may be started, and if so says that one is.
-func (k *keeper) mayTry() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.quieted > 0 {
+func (rc *reconciler) mayTry() bool {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	if rc.suspended > 0 {
 		return false
 	}
-	k.state.trying = true
+	rc.state.trying = true
 	return true
 }
 
-func (k *keeper) isQuiet() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.quieted > 0
+func (rc *reconciler) isSuspended() bool {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	return rc.suspended > 0
 }
 
 // checkBackoff is for a version that does not start, imageBackoff for one whose
@@ -151,9 +151,9 @@ var (
 // errNoImage: the image of a version is not on this node.
 var errNoImage = errors.New("its image is not there: deploy it again")
 
-// keeping is what keep knows while it runs.
-type keeping struct {
-	k    *keeper
+// reconciling is what run knows.
+type reconciling struct {
+	rc   *reconciler
 	f    *Deployment // nil: the function is not here
 	want desired     // as read last
 	read bool        // it was
@@ -167,16 +167,16 @@ type keeping struct {
 	left   *Deployment      // and was this
 }
 
-// keep has a function serve as the store says, until ctx is done or the function
+// run has a function serve as the store says, until ctx is done or the function
 // is gone.
-func (d *Deployer) keep(ctx context.Context, k *keeper) {
-	f, _ := d.Lookup(k.name)
-	s := &keeping{k: k, f: f}
+func (d *Deployer) run(ctx context.Context, rc *reconciler) {
+	f, _ := d.Lookup(rc.name)
+	s := &reconciling{rc: rc, f: f}
 	defer s.abandon()
 	for stale, failures := true, 0; ; {
 		var reread <-chan time.Time
 		if stale {
-			want, err := d.read(ctx, k.name)
+			want, err := d.read(ctx, rc.name)
 			switch {
 			case ctx.Err() != nil:
 				return
@@ -185,7 +185,7 @@ func (d *Deployer) keep(ctx context.Context, k *keeper) {
 			default:
 				failures++
 				if failures == 1 {
-					d.log.Warn("what a function should be cannot be read, trying again", logFunction, k.name, logErr, err)
+					d.log.Warn("what a function should be cannot be read, trying again", logFunction, rc.name, logErr, err)
 				}
 				reread = time.After(durable.StoreBackoff.Wait(failures))
 			}
@@ -198,7 +198,7 @@ func (d *Deployer) keep(ctx context.Context, k *keeper) {
 			ended = s.try.ended
 		}
 		select {
-		case <-k.wake:
+		case <-rc.wake:
 			stale = true
 		case <-reread:
 		case <-ended:
@@ -210,18 +210,18 @@ func (d *Deployer) keep(ctx context.Context, k *keeper) {
 	}
 }
 
-// reconcile does what there is to do now, and reports whether the keeper is over.
-func (d *Deployer) reconcile(ctx context.Context, s *keeping) (over bool) {
+// reconcile does what there is to do now, and reports whether the reconciler is over.
+func (d *Deployer) reconcile(ctx context.Context, s *reconciling) (over bool) {
 	if !s.want.there() {
 		s.abandon()
-		return d.vanish(ctx, s) && d.over(s.k)
+		return d.teardown(ctx, s) && d.over(s.rc)
 	}
 	spec, known := s.want.find(s.want.Version)
 	if s.f == nil {
 		fn := spec.Function
 		if !known {
 			fn = functions.Defaults()
-			fn.Name = s.k.name
+			fn.Name = s.rc.name
 		}
 		s.f = d.newDeployment(&s.want, &fn)
 		s.down, s.left = false, nil
@@ -232,7 +232,7 @@ func (d *Deployer) reconcile(ctx context.Context, s *keeping) (over bool) {
 		s.abandon()
 		s.reset()
 		d.dropImages(ctx, s.f)
-		s.k.set(func(t *state) {
+		s.rc.set(func(t *state) {
 			if !t.serving {
 				*t = state{serving: true, bound: true, drained: true}
 			}
@@ -240,7 +240,7 @@ func (d *Deployer) reconcile(ctx context.Context, s *keeping) (over bool) {
 		})
 		return false
 	}
-	if v := s.k.take(s.want.Version); v != nil {
+	if v := s.rc.take(s.want.Version); v != nil {
 		s.abandon()
 		d.switchTo(ctx, s, v, func() {})
 		return false
@@ -256,27 +256,27 @@ func (d *Deployer) reconcile(ctx context.Context, s *keeping) (over bool) {
 		if d.finish(ctx, s) {
 			return false
 		}
-	case s.k.isQuiet():
+	case s.rc.isSuspended():
 		s.abandon()
-	case s.try == nil && s.next == nil && !s.f.isRetiring(spec.Version) && s.k.mayTry():
+	case s.try == nil && s.next == nil && !s.f.isRetiring(spec.Version) && s.rc.mayTry():
 		d.bindFirst(ctx, s.f)
 		s.try = d.attempt(spec, known)
 	}
-	s.k.set(func(t *state) {
+	s.rc.set(func(t *state) {
 		*t = state{at: s.want.at, version: s.want.Version, trying: s.try != nil, err: s.err}
 	})
 	return false
 }
 
 // reset forgets that a version did not start.
-func (s *keeping) reset() {
+func (s *reconciling) reset() {
 	s.failed, s.tries, s.err, s.next = "", 0, nil, nil
 	s.f.setFailing("")
 }
 
 // finish takes the outcome of an attempt that is over, and reports whether its
 // version serves.
-func (d *Deployer) finish(ctx context.Context, s *keeping) bool {
+func (d *Deployer) finish(ctx context.Context, s *reconciling) bool {
 	v, err := s.try.v, s.try.err
 	digest := s.try.version
 	s.try = nil
@@ -302,8 +302,8 @@ func (d *Deployer) finish(ctx context.Context, s *keeping) bool {
 	}
 	s.f.setFailing(why)
 	if s.tries == 1 {
-		d.log.Error("function does not start, its events wait", logFunction, s.k.name, logVersion, digest, logErr, err)
-		d.cfg.Logs.Of(s.k.name).Note(digest, "error", "", "the function does not start, its events wait: "+why)
+		d.log.Error("function does not start, its events wait", logFunction, s.rc.name, logVersion, digest, logErr, err)
+		d.cfg.Logs.Of(s.rc.name).Note(digest, "error", "", "the function does not start, its events wait: "+why)
 	}
 	return false
 }
@@ -311,19 +311,19 @@ func (d *Deployer) finish(ctx context.Context, s *keeping) bool {
 // switchTo has a version that is checked, and has its lines, serve in place of
 // the one that does, whose events in work it lets end. switched is called once
 // all can see that it serves.
-func (d *Deployer) switchTo(ctx context.Context, s *keeping, v *version, switched func()) {
-	k, at := s.k, s.want.at
+func (d *Deployer) switchTo(ctx context.Context, s *reconciling, v *version, switched func()) {
+	rc, at := s.rc, s.want.at
 	old := s.f.activate(v)
 	s.reset()
-	k.set(func(t *state) { *t = state{at: at, version: v.Digest, serving: true} })
+	rc.set(func(t *state) { *t = state{at: at, version: v.Digest, serving: true} })
 	switched()
-	d.log.Info("function serves", logFunction, k.name, logVersion, v.Digest)
+	d.log.Info("function serves", logFunction, rc.name, logVersion, v.Digest)
 	warnings := d.bind(ctx, s.f, v.Function)
-	k.set(func(t *state) { t.bound, t.warnings = true, warnings })
+	rc.set(func(t *state) { t.bound, t.warnings = true, warnings })
 	drained := func(ctx context.Context) {
 		d.dropImages(ctx, s.f)
-		k.set(func(t *state) { t.drained = t.drained || t.version == v.Digest })
-		k.nudge() // it may wait for that
+		rc.set(func(t *state) { t.drained = t.drained || t.version == v.Digest })
+		rc.nudge() // it may wait for that
 	}
 	if old == nil {
 		drained(ctx)
@@ -333,13 +333,13 @@ func (d *Deployer) switchTo(ctx context.Context, s *keeping, v *version, switche
 }
 
 // abandon ends the attempt that runs.
-func (s *keeping) abandon() {
+func (s *reconciling) abandon() {
 	if s.try == nil {
 		return
 	}
 	s.try.abandon()
 	s.try = nil
-	s.k.set(func(t *state) { t.trying = false })
+	s.rc.set(func(t *state) { t.trying = false })
 }
 
 // attempt is one try to start a version.
