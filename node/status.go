@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
 
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
@@ -84,7 +85,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	for r, v := range n.runtimes {
 		s.Runtimes[string(r)] = v
 	}
-	s.Warnings = slices.Clone(n.boxes.Warnings())
+	s.Warnings = append(slices.Clone(n.boxes.Warnings()), n.diskWarning()...)
 	var err error
 	if s.Outbox, err = n.outboxQueues(ctx); err != nil {
 		s.Warnings = append(s.Warnings, err.Error())
@@ -149,4 +150,21 @@ func (n *Node) storeStatus(ctx context.Context) api.ComponentStatus {
 		c.State, c.Detail = h.State, h.Reason+" ("+detail+")"
 	}
 	return c
+}
+
+// littleRoom is what the disk of the data folder has to have free before status
+// warns: the store refuses puts far below.
+const littleRoom = 64 << 20
+
+// diskWarning says that the disk of the data folder is nearly full, if it is.
+func (n *Node) diskWarning() []string {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(n.cfg.DataDir, &fs); err != nil {
+		return []string{fmt.Sprintf("the room of the disk at %s is not known: %v", n.cfg.DataDir, err)}
+	}
+	free := fs.Bavail * uint64(fs.Bsize)
+	if free >= littleRoom {
+		return nil
+	}
+	return []string{fmt.Sprintf("the disk is nearly full: %s left at %s: free some, or the store takes deletes only", humanize.IBytes(free), n.cfg.DataDir)}
 }

@@ -30,9 +30,9 @@
 //	free + reserve >= whole reserve + putRoom + takeRoom
 //	                                           the reserve is made whole again
 //
-// putRoom is 16 MiB, giveRoom 8, lastRoom 6 (at most half of the reserve) and
-// takeRoom 8: with a reserve of 16 MiB, puts are refused with less than 16 MiB
-// left beside it, and it is made whole again with 40 MiB free.
+// putRoom is 8 MiB, giveRoom 6, lastRoom 6 (at most half of the reserve) and
+// takeRoom 8: with a reserve of 16 MiB, puts are refused with less than 8 MiB
+// left beside it, and it is made whole again with 32 MiB free.
 //
 // In between, deletes, the ends of leases and compaction pass. Since what the
 // reserve still holds counts as free for puts, giving it back does not invite

@@ -158,7 +158,7 @@ func childFull(ctx context.Context, dir string) error {
 	for _, c := range []struct {
 		mib      int64
 		reserved bool
-	}{{12, true}, {3, false}} {
+	}{{7, true}, {3, false}} {
 		if err := leave(filler, c.mib); err != nil {
 			return err
 		}

@@ -22,11 +22,12 @@ const (
 	// reservePart is the part of its disk that the reserve is at most.
 	reservePart = 8
 	// putRoom is what has to be free beside a whole reserve for a put to be
-	// taken: two log segments, and a batch that waits for the database.
-	putRoom = 2*segmentBytes + batchBytes
+	// taken: two log segments. A batch that waits for the database then finds its
+	// room in the reserve.
+	putRoom = 2 * segmentBytes
 	// giveRoom is where the reserve is given back: with less, one more log
-	// segment and a batch of deletes may not find room.
-	giveRoom = 2 * segmentBytes
+	// segment and the pages that deletes copy may not find room.
+	giveRoom = segmentBytes + 2<<20
 	// lastRoom is where even deletes are refused, and below which etcd is not
 	// started: one log segment and the pages that deletes copy. On a small disk
 	// it is half of the reserve.
