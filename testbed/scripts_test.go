@@ -84,6 +84,7 @@ func TestScripts(t *testing.T) {
 			"exits":      cmdExits,
 			"absent":     cmdAbsent,
 			"killpid":    cmdKillPid,
+			"disk":       cmdDisk,
 			"tmpfs":      cmdTmpfs,
 			"hold":       cmdHold,
 			"watchdog":   cmdWatchdog,
@@ -412,6 +413,23 @@ func cmdTmpfs(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.MkdirAll(args[0], 0o755))
 	ts.Check(syscall.Mount("tmpfs", args[0], "tmpfs", 0, "mode=755,size="+args[1]))
 	m := machineOf(ts)
+	m.mounts = append(m.mounts, args[0])
+}
+
+// disk DIR SIZE: a small ext4 of its own, gone with the script
+func cmdDisk(ts *testscript.TestScript, _ bool, args []string) {
+	m := machineOf(ts)
+	image := filepath.Join(m.run, "disk.img")
+	ts.Check(os.MkdirAll(args[0], 0o755))
+	for _, argv := range [][]string{
+		{"truncate", "-s", args[1], image},
+		{"/sbin/mkfs.ext4", "-q", "-m", "0", image},
+		{"mount", "-o", "loop", image, args[0]},
+	} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil { //nolint:noctx // done in a moment
+			ts.Fatalf("%v: %v\n%s", argv, err, out)
+		}
+	}
 	m.mounts = append(m.mounts, args[0])
 }
 

@@ -54,7 +54,11 @@ func (a *app) statusCommand() *cobra.Command {
 			case wait > 0:
 				return &api.Error{Err: api.ErrTimeout, Message: fmt.Sprintf("node %s is not ready after %v", st.Node, wait), Hint: "its log says what it waits for"}
 			default:
-				return &api.Error{Message: fmt.Sprintf("node %s is not ready", st.Node), Hint: "edgefn status --wait 30s waits until it is"}
+				text := fmt.Sprintf("node %s is not ready", st.Node)
+				if len(st.Reasons) > 0 {
+					text += ": " + clean(strings.Join(st.Reasons, "; "))
+				}
+				return &api.Error{Message: text, Hint: "edgefn status --wait 30s waits until it is"}
 			}
 		},
 	}
