@@ -382,9 +382,13 @@ func (s *site) cutPowerAtDeploy(ctx context.Context, f *fault, rnd *rand.Rand) e
 func anyKept(rnd *rand.Rand) float64 { return []float64{0, 0.5, 0.9}[rnd.IntN(3)] }
 
 // cutPowerKeeping leaves nothing of the node but what its disk has kept.
-func (s *site) cutPowerKeeping(_ context.Context, f *fault, rnd *rand.Rand, kept float64) error {
+// The power goes in the middle of what is written, if anything is.
+func (s *site) cutPowerKeeping(ctx context.Context, f *fault, rnd *rand.Rand, kept float64) error {
+	s.node.letGo()
+	s.disk.PowerOff(1 + rnd.IntN(20))
+	poll(ctx, 2*time.Second, s.disk.Off)
+	s.disk.PowerOff(0)
 	f.at = time.Now()
-	s.disk.PowerOff()
 	if err := s.crash(); err != nil {
 		return err
 	}

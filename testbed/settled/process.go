@@ -101,10 +101,17 @@ func (p *program) tail() string {
 	return b.String()
 }
 
+// letGo lets it end by itself: it is not started again and that is not counted.
+func (p *program) letGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wanted = false
+}
+
 // end sends a signal and waits; it stays down until start.
 func (p *program) end(sig syscall.Signal) {
+	p.letGo()
 	p.mu.Lock()
-	p.wanted = false
 	cmd, done := p.cmd, p.done
 	p.mu.Unlock()
 	if cmd == nil {

@@ -55,9 +55,7 @@ func TestKillAllFindsWhatNamesAFolder(t *testing.T) {
 		t.Fatalf("below %d: %v", pid, below(processes(), pid))
 	}
 	children := below(processes(), pid)
-	p.mu.Lock()
-	p.wanted = false
-	p.mu.Unlock()
+	p.letGo()
 	if err := killAll(dir); err != nil {
 		t.Fatal(err)
 	}

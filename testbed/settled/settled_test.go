@@ -26,7 +26,7 @@ var passing = []string{
 	"containerd-kill", "shim-kill", "sandbox-kill", "instance-kill",
 	"outside-restart", "outside-kill", "outside-forgets", "outside-cut",
 	"disk-slow", "power-cut",
-	"redeploy", "rollback", "remove",
+	"redeploy", "rollback",
 	"clock-1970", "clock-jump",
 }
 

@@ -43,7 +43,8 @@ type site struct {
 	stop     context.CancelFunc // of the listener
 	wg       sync.WaitGroup
 	pubs     map[string]*publisher
-	revision map[string]int // by function
+	revision map[string]int    // by function
+	letters  map[string]string // by id: the id in the data of a dead letter
 }
 
 var _ system = (*site)(nil)
@@ -64,7 +65,7 @@ func newSite(ctx context.Context, o siteOptions) (_ *site, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{bin: filepath.Join(root, "bin", "edgefn"), freeze: o.freeze, pubs: map[string]*publisher{}, revision: map[string]int{}, stop: func() {}}
+	s := &site{bin: filepath.Join(root, "bin", "edgefn"), freeze: o.freeze, pubs: map[string]*publisher{}, revision: map[string]int{}, letters: map[string]string{}, stop: func() {}}
 	if _, err := os.Stat(s.bin); err != nil {
 		return nil, fmt.Errorf("%w: make build", err)
 	}
@@ -222,31 +223,35 @@ func (s *site) streams(rate float64) []*stream {
 	local := func(name, topic string, qos byte, views ...view) *stream {
 		return &stream{name: name, addr: s.mqtt, topic: topic, qos: qos, subjects: 4, views: views}
 	}
-	journal := func(function string, p promise) view {
-		return view{name: function, promise: p, ordered: true, read: func(ctx context.Context) (sightings, error) { return s.journal(ctx, function) }}
-	}
-	flaky := journal("flaky", once)
-	flaky.read = func(ctx context.Context) (sightings, error) {
-		seen, err := s.journal(ctx, "flaky")
-		if err != nil {
+	// Where an event is found: what read shows, or the dead letters of functions.
+	in := func(name string, p promise, ordered bool, read func(context.Context) (sightings, error), functions ...string) view {
+		return view{name: name, promise: p, ordered: ordered, read: func(ctx context.Context) (sightings, error) {
+			seen, err := read(ctx)
+			if err == nil {
+				seen.dead, err = s.deadLetters(ctx, functions)
+			}
 			return seen, err
-		}
-		seen.dead, err = s.deadLetters(ctx, "flaky")
-		return seen, err
+		}}
 	}
+	journal := func(function string, p promise, others ...string) view {
+		read := func(ctx context.Context) (sightings, error) { return s.journal(ctx, function) }
+		return in(function, p, true, read, append(others, function)...)
+	}
+	planted := in("planted", atLeastOnce, true, s.listener.sightings, "plant")
+	planted.skip = func(e *event) bool { return e.big } // the outside broker does not take it
 	all := []*stream{
 		local("counter", "settled/counter/%d", 1, journal("counter", once)),
 		local("plain", "settled/plain/%d", 1, journal("plain", atLeastOnce)),
 		local("exact", "settled/exact/%d", 2, journal("exact", once)),
-		local("flaky", "settled/flaky/%d", 1, flaky),
-		local("free", "settled/free/%d", 1, view{name: "free", promise: once, read: s.counts}),
-		local("echo", "settled/echo/%d", 1, journal("sink", once)),
+		local("flaky", "settled/flaky/%d", 1, journal("flaky", once)),
+		local("free", "settled/free/%d", 1, in("free", once, false, s.counts, "free")),
+		local("echo", "settled/echo/%d", 1, journal("sink", once, "echo")),
 		local("gone", "settled/gone/%d", 1),
 		{
 			name: "plant", addr: s.outside.addr, topic: "settled/plant/%d", qos: 1, subjects: 4, outside: true,
 			views: []view{
 				journal("plant", once),
-				{name: "planted", promise: atLeastOnce, ordered: true, skip: func(e *event) bool { return e.big }, read: s.listener.sightings},
+				planted,
 			},
 		},
 	}
@@ -326,18 +331,35 @@ func (s *site) counts(ctx context.Context) (sightings, error) {
 	return found, nil
 }
 
-func (s *site) deadLetters(ctx context.Context, function string) (map[string]int, error) {
-	out, err := s.edgefn(ctx, "dead", "list", function, "-o", "json")
-	if err != nil {
-		return nil, err
-	}
-	var letters []struct{ Event struct{ ID string } }
-	if err := json.Unmarshal(out, &letters); err != nil {
-		return nil, fmt.Errorf("dead list %s: %w", function, err)
-	}
+// deadLetters counts the dead letters of functions by the id in their data. Each
+// is read once: it does not change.
+func (s *site) deadLetters(ctx context.Context, functions []string) (map[string]int, error) {
 	dead := map[string]int{}
-	for _, l := range letters {
-		dead[l.Event.ID]++
+	for _, function := range functions {
+		out, err := s.edgefn(ctx, "dead", "list", function, "-o", "json")
+		if err != nil {
+			return nil, err
+		}
+		var letters []struct{ ID string }
+		if err := json.Unmarshal(out, &letters); err != nil {
+			return nil, fmt.Errorf("dead list %s: %w", function, err)
+		}
+		for _, l := range letters {
+			id, ok := s.letters[l.ID]
+			if !ok {
+				data, err := s.edgefn(ctx, "dead", "show", function, l.ID, "-o", "data")
+				if err != nil {
+					return nil, err
+				}
+				var p payload
+				if err := json.Unmarshal(data, &p); err != nil {
+					return nil, fmt.Errorf("dead letter %s of %s: %w", l.ID, function, err)
+				}
+				id = p.ID
+				s.letters[l.ID] = id
+			}
+			dead[id]++
+		}
 	}
 	return dead, nil
 }

@@ -101,15 +101,19 @@ func (d *Disk) Mount(at string) (err error) {
 	return nil
 }
 
-// PowerOff drops every later write. Whatever uses the disk is to be ended then,
-// before Cut.
-func (d *Disk) PowerOff() { d.image.powerOff() }
+// PowerOff takes the power away after a number of writes, or at once if it is 0:
+// what is written or flushed later fails. Whatever uses the disk is to be ended
+// then, before Cut.
+func (d *Disk) PowerOff(after int) { d.image.powerOff(after) }
 
-// Cut is a power cut: it unmounts the disk with nothing written any more and
+// Off reports whether the power is away.
+func (d *Disk) Off() bool { return d.image.isOff() }
+
+// Cut is a power cut: it unmounts the disk with nothing written any more, and
 // takes back volatile sectors, all but a part of about kept. Mount turns it on
 // again.
 func (d *Disk) Cut(rnd *rand.Rand, kept float64) (volatile, lost int, err error) {
-	d.image.powerOff()
+	d.image.powerOff(0)
 	if err := d.unmount(); err != nil {
 		return 0, 0, err
 	}
@@ -257,7 +261,9 @@ func (f *file) Write(_ context.Context, _ fs.FileHandle, data []byte, off int64)
 
 // Fsync implements fs.NodeFsyncer.
 func (f *file) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
-	f.image.flush()
+	if err := f.image.flush(); err != nil {
+		return syscall.EIO
+	}
 	return 0
 }
 

@@ -28,16 +28,17 @@ func TestImageKeepsWhatWasFlushed(t *testing.T) {
 			}
 			defer m.close()
 			m.lies.Store(tt.lies)
-			write := func(b byte) {
-				if err := m.writeAt(bytes.Repeat([]byte{b}, 3*sector), sector+7); err != nil {
-					t.Fatal(err)
-				}
+			write := func(b byte) error { return m.writeAt(bytes.Repeat([]byte{b}, 3*sector), sector+7) }
+			if err := errors.Join(write(1), m.flush()); err != nil {
+				t.Fatal(err)
 			}
-			write(1)
-			m.flush()
-			write(2)
-			m.powerOff()
-			write(3)
+			m.powerOff(1)
+			if err := write(2); err != nil || !m.isOff() {
+				t.Fatalf("the last write: %v, power off %v", err, m.isOff())
+			}
+			if write(3) == nil || m.flush() == nil {
+				t.Error("a disk with no power takes a write or a flush")
+			}
 			volatile, _, err := m.crash(rand.New(rand.NewPCG(1, 1)), tt.kept)
 			if err != nil || volatile != 4 {
 				t.Errorf("volatile sectors: %d, %v, want 4", volatile, err)
@@ -136,7 +137,9 @@ func TestSlowDisk(t *testing.T) {
 	d := &Disk{image: m}
 	d.Slow(20 * time.Millisecond)
 	begin := time.Now()
-	m.flush()
+	if err := m.flush(); err != nil {
+		t.Fatal(err)
+	}
 	if took := time.Since(begin); took < 20*time.Millisecond {
 		t.Errorf("a flush of a slow disk took %s", took)
 	}

@@ -1,6 +1,7 @@
 package powercut
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,10 @@ import (
 // sector is what a drive writes as a whole.
 const sector = 512
 
+// errNoPower is the answer to writes and flushes once the power is off. Nobody
+// may take them for done.
+var errNoPower = errors.New("the disk has no power")
+
 // image is the content of the disk. It is safe for concurrent use.
 type image struct {
 	size  int64
@@ -22,7 +27,8 @@ type image struct {
 	mu       sync.Mutex
 	file     *os.File
 	volatile map[int64][sector]byte // sectors written since the last flush, as they were at it
-	off      bool                   // no power: writes are dropped
+	left     int                    // writes until the power goes; 0: it stays
+	off      bool                   // no power: writes and flushes fail
 	written  int64
 	flushes  int64
 }
@@ -54,7 +60,7 @@ func (m *image) writeAt(p []byte, off int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.off {
-		return nil
+		return errNoPower
 	}
 	if off < 0 || off+int64(len(p)) > m.size {
 		return fmt.Errorf("write of %d bytes at %d is beyond the disk's end", len(p), off)
@@ -70,29 +76,40 @@ func (m *image) writeAt(p []byte, off int64) error {
 		m.volatile[at] = old
 	}
 	m.written += int64(len(p))
+	if m.left > 0 {
+		m.left--
+		m.off = m.left == 0 // this write is the last one
+	}
 	_, err := m.file.WriteAt(p, off)
 	return err
 }
 
 // flush makes durable what was written.
-func (m *image) flush() {
+func (m *image) flush() error {
 	time.Sleep(time.Duration(m.delay.Load()))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.off {
-		return
+		return errNoPower
 	}
 	m.flushes++
 	if !m.lies.Load() {
 		clear(m.volatile)
 	}
+	return nil
 }
 
-// powerOff drops every later write.
-func (m *image) powerOff() {
+// powerOff takes the power away after a number of writes, or at once.
+func (m *image) powerOff(after int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.off = true
+	m.left, m.off = after, m.off || after == 0
+}
+
+func (m *image) isOff() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.off
 }
 
 // crash takes back volatile sectors, all but a part of about kept, and turns
@@ -117,6 +134,6 @@ func (m *image) crash(rnd *rand.Rand, kept float64) (volatile, lost int, err err
 		lost++
 	}
 	clear(m.volatile)
-	m.off = false
+	m.left, m.off = 0, false
 	return volatile, lost, nil
 }
