@@ -64,7 +64,7 @@ func diskRows() (rows []row, err error) {
 		n    int
 		wait time.Duration
 	}{
-		{"one per 300 ms", 50, 300 * time.Millisecond},
+		{"one per 300 ms", 40, 300 * time.Millisecond},
 		{"back to back", 500, 0},
 	} {
 		theirs, err := d.cost(pace.n, pace.wait, bare.append)
