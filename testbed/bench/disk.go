@@ -81,9 +81,6 @@ func diskRows() (rows []row, err error) {
 				pair(fmt.Sprintf("flushes of the disk per event, %s, %s", kind.name, pace.name), "", "one 4 KiB append and fdatasync at the same pace", ours.flushes, theirs.flushes))
 		}
 	}
-	for len(b.results) > 0 {
-		<-b.results
-	}
 	return rows, nil
 }
 
