@@ -75,6 +75,7 @@ type bench struct {
 	dir, bin, addr string
 	data           string    // the node's data folder
 	node           *exec.Cmd // nil: it does not run
+	killed         bool      // and what it started is still there
 	client         mqtt.Client
 	results        chan time.Time
 	program        string // the Go function's own binary
@@ -94,8 +95,14 @@ func newBench() (*bench, error) {
 	return b, os.Chmod(b.dir, 0o755)
 }
 
-// end stops the node and removes what is left.
+// end stops the node and removes what is left. What a killed node has left the
+// next one ends.
 func (b *bench) end() {
+	if b.killed && b.node == nil {
+		if err := b.start(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: containerd and sandboxes of a killed node may be left:", err)
+		}
+	}
 	b.stop()
 	_ = os.RemoveAll(b.dir)
 }
@@ -198,6 +205,7 @@ func (b *bench) start() error {
 		_, line, ready := strings.Cut(string(text), " is ready: ")
 		if _, rest, ok := strings.Cut(line, "mqtt "); ready && ok {
 			b.addr = strings.FieldsFunc(rest, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })[0]
+			b.killed = false
 			return nil
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -208,9 +216,11 @@ func (b *bench) start() error {
 
 func (b *bench) stop() { b.quit(syscall.SIGTERM) }
 
-// kill ends the node at once; its containerd and sandboxes stay for the next
-// start, or for end, to find.
-func (b *bench) kill() { b.quit(syscall.SIGKILL) }
+// kill ends the node at once; its containerd and sandboxes stay.
+func (b *bench) kill() {
+	b.quit(syscall.SIGKILL)
+	b.killed = true
+}
 
 func (b *bench) quit(s syscall.Signal) {
 	if b.client != nil {

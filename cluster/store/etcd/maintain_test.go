@@ -3,6 +3,7 @@ package etcd_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -135,4 +136,29 @@ func TestMaintainShrinks(t *testing.T) {
 	if after := s.FileSize(); after > before/4 {
 		t.Errorf("file of %d bytes, %d before", after, before)
 	}
+}
+
+// TestLogInMemory: of large commits only the last ones stay in memory. It is not
+// parallel, since it looks at the heap of the process.
+func TestLogInMemory(t *testing.T) {
+	const commits, each = 400, 128 << 10
+	s := open(t, etcd.Config{Dir: t.TempDir()})
+	before := heap()
+	for range commits {
+		if err := put(t.Context(), s, "large", strings.Repeat("v", each)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const most = 32 << 20 // of 50: etcd drops what is over at every hundredth commit
+	if grown := heap() - before; grown > most {
+		t.Errorf("%d commits of %d KiB take %d MiB of memory, at most %d MiB expected", commits, each>>10, grown>>20, most>>20)
+	}
+}
+
+// heap is the bytes that are in use after a collection.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
