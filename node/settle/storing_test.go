@@ -128,8 +128,11 @@ func letters(t testing.TB, n *testNode) (out []dead.Letter) {
 func TestSenderIsToldAfterTheFirstFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memstore.New(memstore.Config{})
+		var mu sync.Mutex
 		var attempts []int
 		n := startNode(t, st, fan(), func(_ context.Context, in pool.Invocation) (functions.Result, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			attempts = append(attempts, in.Attempt)
 			if string(in.Event.Data) != "1" {
 				t.Errorf("attempt %d has data %q", in.Attempt, in.Event.Data)
@@ -147,6 +150,9 @@ func TestSenderIsToldAfterTheFirstFailure(t *testing.T) {
 			t.Errorf("%d events are stored, want 1", got)
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if diff := cmp.Diff([]int{1, 2, 3}, attempts); diff != "" {
 			t.Errorf("attempts (-want +got):\n%s", diff)
 		}
