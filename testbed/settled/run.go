@@ -224,7 +224,10 @@ func (w *watch) recovered(ctx context.Context, f *fault, atMost time.Duration) (
 		return ok
 	}
 	if poll(ctx, atMost, all) {
-		return first, nil
+		if first.IsZero() { // all that it concerns hang since an earlier fault
+			missing = append(missing, "nothing, as since an earlier fault")
+		}
+		return first, missing
 	}
 	for _, p := range w.pubs {
 		if !back(p) {
