@@ -426,7 +426,7 @@ func cmdDisk(ts *testscript.TestScript, _ bool, args []string) {
 		{"/sbin/mkfs.ext4", "-q", "-m", "0", image},
 		{"mount", "-o", "loop", image, args[0]},
 	} {
-		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil { //nolint:noctx // done in a moment
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
 			ts.Fatalf("%v: %v\n%s", argv, err, out)
 		}
 	}

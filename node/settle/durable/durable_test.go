@@ -14,8 +14,8 @@ import (
 
 func TestBackoffGrowsToItsMax(t *testing.T) {
 	b := durable.Backoff{First: 100 * time.Millisecond, Max: time.Second}
-	for n, mean := range map[int]time.Duration{1: 100, 2: 200, 4: 800, 5: 1000, 50: 1000} {
-		mean *= time.Millisecond
+	const ms = time.Millisecond
+	for n, mean := range map[int]time.Duration{1: 100 * ms, 2: 200 * ms, 4: 800 * ms, 5: time.Second, 50: time.Second} {
 		for range 100 {
 			if got := b.Wait(n); got < mean/2 || got > mean*3/2 {
 				t.Fatalf("Wait(%d) = %v, want half to one and a half times %v", n, got, mean)
