@@ -17,7 +17,8 @@ import (
 
 // Ids of events are remembered for a day, or as long as they are among the
 // last 200,000 of the node, whichever is shorter. They go with the lease that
-// they were put on; a lease takes ids for an hour, or a tenth of all.
+// they were put on, whose time the store keeps; a lease takes ids for an hour, or
+// a tenth of all.
 const (
 	doneTTL    = 25 * time.Hour
 	doneSpan   = time.Hour
@@ -110,7 +111,7 @@ func (d *doneIDs) lease(ctx context.Context) (store.LeaseID, error) {
 			return s.Lease, nil
 		}
 	}
-	keep, drop := prune(d.spans, now)
+	keep, drop := prune(d.spans)
 	id, err := d.st.Grant(ctx, doneTTL)
 	if err != nil {
 		return 0, fmt.Errorf("make a lease for event ids: %w", err)
@@ -135,13 +136,18 @@ func (d *doneIDs) lease(ctx context.Context) (store.LeaseID, error) {
 	return id, nil
 }
 
-// prune splits spans into those to keep and those to forget: what has ended
-// anyway, and the oldest while there are too many ids.
-func prune(spans []span, now time.Time) (keep, drop []span) {
+// maxSpans is how many leases are kept at the most. One takes ids for an hour and
+// ends within a day and an hour, so what is dropped beyond has ended, unless the
+// clock was set again and again.
+const maxSpans = 64
+
+// prune splits spans into those to keep and those to forget: the oldest, while
+// there are too many ids or too many spans. Their age does not count: the clock
+// may have been wrong when they began.
+func prune(spans []span) (keep, drop []span) {
 	n := 0
 	for i := len(spans) - 1; i >= 0; i-- {
-		s := spans[i]
-		if n += s.IDs; n > maxDone-maxPerSpan || now.Sub(s.Since) > 2*doneTTL {
+		if n += spans[i].IDs; n > maxDone-maxPerSpan || len(spans)-i >= maxSpans {
 			return spans[i+1:], spans[:i+1]
 		}
 	}

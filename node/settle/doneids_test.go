@@ -12,9 +12,9 @@ import (
 )
 
 func TestPruneOfEventIDs(t *testing.T) {
-	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
-	spans := []span{{1, now.Add(-60 * time.Hour), 5}, {2, now.Add(-20 * time.Hour), maxDone}, {3, now.Add(-2 * time.Hour), 7}, {4, now.Add(-time.Hour), 8}}
-	keep, drop := prune(spans, now)
+	began := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	spans := []span{{1, began, 5}, {2, began, maxDone}, {3, began, 7}, {4, began, 8}}
+	keep, drop := prune(spans)
 	if diff := cmp.Diff([]span{spans[2], spans[3]}, keep); diff != "" {
 		t.Errorf("keep (-want +got):\n%s", diff)
 	}
@@ -24,14 +24,14 @@ func TestPruneOfEventIDs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var spans []span
 		for i, n := range rapid.SliceOf(rapid.IntRange(0, maxPerSpan)).Draw(t, "ids") {
-			spans = append(spans, span{store.LeaseID(i + 1), now, n})
+			spans = append(spans, span{store.LeaseID(i + 1), began, n})
 		}
-		keep, drop := prune(spans, now)
+		keep, drop := prune(spans)
 		sum := 0
 		for _, s := range keep {
 			sum += s.IDs
 		}
-		if sum+maxPerSpan > maxDone || len(keep)+len(drop) != len(spans) {
+		if sum+maxPerSpan > maxDone || len(keep) >= maxSpans || len(keep)+len(drop) != len(spans) {
 			t.Fatalf("%d ids are kept in %d spans of %d", sum, len(keep), len(spans))
 		}
 	})
@@ -72,5 +72,29 @@ func TestDoneIDsGetANewLease(t *testing.T) {
 	}
 	if got, err := d.lease(ctx); err != nil || got != second || d.spans[0].IDs != 1 {
 		t.Errorf("after a restart: %v, %v, %+v", got, err, d.spans)
+	}
+}
+
+// An id is remembered although the clock jumped by years: from 1970, where a
+// gateway boots, to today, and back.
+func TestDoneIDsOutliveTheClock(t *testing.T) {
+	ctx := t.Context()
+	st := memstore.New(memstore.Config{})
+	d := newDoneIDs(st, discard(), "gate")
+	if err := d.load(ctx); err != nil {
+		t.Fatal(err)
+	}
+	x := &executor{st: st, done: d, fences: newFences(st, discard(), "gate"), log: discard()}
+	if err := x.write(ctx, writing{done: donePrefix + "fan/1", id: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, year := range []int{1970, 2126, 2026} {
+		d.spans[len(d.spans)-1].Since = time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) // as if it had begun then
+		if _, err := d.lease(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if known, err := d.known(ctx, donePrefix+"fan/1"); err != nil || !known {
+			t.Errorf("clock of %d: known %v, %v", year, known, err)
+		}
 	}
 }
