@@ -33,6 +33,7 @@ type Broker struct {
 	bound    atomic.Pointer[bindings]
 	stats    counters
 	pending  pendingEvents
+	began    time.Time // when it was made
 	binding  bindState
 
 	// routing is held for reading while a message is routed, and for writing
@@ -64,6 +65,7 @@ func New(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
+		began:    time.Now(),
 		cfg:      cfg,
 		lanes:    newLanes(),
 		total:    budget{maxCount: int64(cfg.MaxClients) * receiveMaximum, maxBytes: totalBytes},
@@ -429,7 +431,7 @@ func (b *Broker) sweep() {
 		b.publishWill(w.lane, w.m)
 	}
 	b.retained.sweep(now)
-	b.pending.sweep(b.store, now)
+	b.pending.sweep(b.store, b.uptime())
 }
 
 // Stats are numbers about a broker, since Listen.

@@ -47,6 +47,12 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byt
 	for _, t := range targets {
 		ev, own := b.event(t, m, false, false, nil)
 		e := &chained{target: t, event: ev, ownID: own, size: m.size(), settled: make(chan error, 1)}
+		if b.pending.waits(t.key()) {
+			if err := b.queueBehind(e, w); err != nil {
+				return fmt.Errorf("publish to %q: %w", topic, err)
+			}
+			continue
+		}
 		if err := b.chain(ctx, e); err != nil {
 			return fmt.Errorf("publish to %q: %w", topic, err)
 		}
@@ -101,6 +107,42 @@ func (b *Broker) chain(ctx context.Context, e *chained) error {
 	//nolint:contextcheck // the event outlives the call of Publish
 	b.lanes.push(e.lane, b.taskFor(e.target, e.event, e.ownID, func(err error) { b.chainSettled(e, err) }))
 	return nil
+}
+
+// queueBehind puts an event on disk behind others of its target that wait there,
+// so that it does not overtake them. w has it too, and may be nil.
+func (b *Broker) queueBehind(e *chained, w *waiter) error {
+	key, ok := b.pending.add(pendingMeta{target: e.target.key(), since: b.uptime(), size: e.size, writing: true})
+	if !ok {
+		return b.backlog(e)
+	}
+	w.add()
+	written := newWaiter(func(err error) {
+		b.pending.written(key, err == nil)
+		b.startFeeding(e.target)
+		w.done(err)
+	})
+	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock().Unix())), written)
+	written.done(nil)
+	return nil
+}
+
+// startFeeding has what waits for a target handed over, if nobody does that.
+func (b *Broker) startFeeding(t target) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != running || !b.pending.startFeeding(t.key()) {
+		return // Bind begins it when the broker runs
+	}
+	b.wg.Go(func() { b.feed(t) })
+}
+
+// uptime is for how many seconds the broker has been there. No clock that is set
+// changes it.
+func (b *Broker) uptime() int64 { return int64(time.Since(b.began) / time.Second) }
+
+func (b *Broker) backlog(e *chained) error {
+	return fmt.Errorf("%w: %d events, %d bytes at most; function %q is one of them", ErrBacklog, maxPending, maxPendingBytes, e.target.function)
 }
 
 func (b *Broker) chainSettled(e *chained, err error) {
@@ -169,11 +211,10 @@ func (b *Broker) keep(e *chained, w *waiter) error {
 		return nil
 	}
 	key, ok := b.pending.add(pendingMeta{
-		target: e.target.key(), since: b.cfg.Clock().Unix(), size: e.size, live: !e.done,
+		target: e.target.key(), since: b.uptime(), size: e.size, live: !e.done,
 	})
 	if !ok {
-		return fmt.Errorf("%w: %d events, %d bytes at most; function %q is one of them",
-			ErrBacklog, maxPending, maxPendingBytes, e.target.function)
+		return b.backlog(e)
 	}
 	e.key = key
 	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock().Unix())), w)
@@ -216,9 +257,11 @@ func (r *pendingRecord) event() functions.Event {
 // pendingMeta is what memory keeps of an event on disk.
 type pendingMeta struct {
 	target string // target.key
-	since  int64  // Unix seconds
+	since  int64  // Broker.uptime
 	size   int64
 	live   bool // in a lane: it removes its record itself
+
+	writing bool // its record is on its way to the disk
 }
 
 // pendingEvents are the events of function outputs on disk.
@@ -238,7 +281,7 @@ func (p *pendingEvents) load(st *store) error {
 			return err
 		}
 		p.seq = binary.BigEndian.Uint64(key)
-		p.byKey[p.seq] = &pendingMeta{target: r.Function + "\x00" + r.Trigger, since: r.Since, size: r.Size}
+		p.byKey[p.seq] = &pendingMeta{target: r.Function + "\x00" + r.Trigger, size: r.Size}
 		p.bytes += r.Size
 		return nil
 	})
@@ -276,12 +319,12 @@ func (p *pendingEvents) remove(st *store, key uint64, m *pendingMeta) {
 	st.remove(bucketPending, seqKey(key), nil)
 }
 
-// sweep drops events whose function did not come back.
+// sweep drops events whose function did not come back; now is Broker.uptime.
 func (p *pendingEvents) sweep(st *store, now int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, m := range p.byKey {
-		if !m.live && m.since+int64(pendingExpiry/time.Second) <= now {
+		if !m.live && !m.writing && m.since+int64(pendingExpiry/time.Second) <= now {
 			p.remove(st, key, m)
 		}
 	}
@@ -303,7 +346,7 @@ func (p *pendingEvents) next(target string) (key uint64, ok bool) {
 			key = k
 		}
 	}
-	if key == 0 {
+	if key == 0 || p.byKey[key].writing {
 		delete(p.feeding, target)
 		return 0, false
 	}
@@ -356,10 +399,39 @@ func (p *pendingEvents) startFeeding(target string) bool {
 		return false
 	}
 	for _, m := range p.byKey {
-		if m.target == target && !m.live {
+		if m.target == target && !m.live && !m.writing {
 			p.feeding[target] = true
 			return true
 		}
 	}
 	return false
+}
+
+// waits reports whether events wait on disk for a target.
+func (p *pendingEvents) waits(target string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.feeding[target] {
+		return true
+	}
+	for _, m := range p.byKey {
+		if m.target == target && !m.live {
+			return true
+		}
+	}
+	return false
+}
+
+// written says that the record of an event is on disk, or that it cannot be.
+func (p *pendingEvents) written(key uint64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := p.byKey[key]
+	if m == nil {
+		return
+	}
+	if m.writing = false; !ok {
+		delete(p.byKey, key)
+		p.bytes -= m.size
+	}
 }

@@ -270,3 +270,41 @@ func TestBindWhileRunBegins(t *testing.T) {
 		s.stop()
 	}
 }
+
+// An output does not overtake those that wait on disk since an earlier run.
+func TestOutputsKeepTheirOrderBehindABacklog(t *testing.T) {
+	t.Parallel()
+	sk := holding()
+	s := start(t, broker.Config{Sink: sk})
+	bound := []triggers.Binding{bind("next", "out", 1)}
+	s.Bind(bound)
+	for i := range 3 {
+		if err := s.Publish(t.Context(), "out", []byte(numbered(i)), 1, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sk.wait(t, 3)
+	s = s.again(t)
+	for i := 3; i < 6; i++ { // before its function is bound, and after
+		if i == 4 {
+			s.Bind(bound)
+		}
+		if err := s.Publish(t.Context(), "out", []byte(numbered(i)), byte(i%2), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var want []string
+	for i := range 6 {
+		if i != 3 { // nothing listened yet
+			want = append(want, numbered(i))
+		}
+	}
+	got := sk.wait(t, 8)[3:]
+	if diff := cmp.Diff(want, data(got)); diff != "" {
+		t.Error(diff)
+	}
+	for _, d := range got {
+		d.Settle(nil)
+	}
+	eventually(t, "nothing is left on disk", func() bool { return s.Stats().Pending == 0 })
+}
