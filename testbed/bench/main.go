@@ -222,11 +222,15 @@ func (b *bench) kill() {
 	b.killed = true
 }
 
-func (b *bench) quit(s syscall.Signal) {
+func (b *bench) disconnect() {
 	if b.client != nil {
 		b.client.Disconnect(100)
 		b.client = nil
 	}
+}
+
+func (b *bench) quit(s syscall.Signal) {
+	b.disconnect()
 	if b.node == nil || b.node.Process == nil {
 		return
 	}
@@ -241,7 +245,10 @@ func (b *bench) edgefn(args ...string) ([]byte, error) {
 	return outputOf(cmd)
 }
 
+// connect connects to the broker, anew if it is connected: of two clients with
+// one name each ends the other.
 func (b *bench) connect() error {
+	b.disconnect()
 	o := mqtt.NewClientOptions().AddBroker("tcp://" + b.addr).SetClientID("bench").SetOrderMatters(true)
 	b.client = mqtt.NewClient(o)
 	if t := b.client.Connect(); !t.WaitTimeout(10*time.Second) || t.Error() != nil {
@@ -501,17 +508,20 @@ func (b *bench) idleMemory() (row, error) {
 }
 
 // pss is a process's proportional set size in MB, proc(5).
-func pss(pid int) (float64, error) {
+func pss(pid int) (float64, error) { return rollup(pid, "Pss:") }
+
+// rollup is a line of a process's smaps_rollup in MB.
+func rollup(pid int, name string) (float64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
 	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if v, ok := strings.CutPrefix(sc.Text(), "Pss:"); ok {
+		if v, ok := strings.CutPrefix(sc.Text(), name); ok {
 			kb, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(v, "kB")), 64)
 			return kb / 1000, err
 		}
 	}
-	return 0, fmt.Errorf("no PSS of process %d", pid)
+	return 0, fmt.Errorf("the kernel does not say %s of process %d", name, pid)
 }
