@@ -285,7 +285,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	n.mu.RLock()
 	s := api.Status{
 		Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.ready, Started: n.started, Functions: len(n.functions),
-		Platform: n.boxes.Platform(), Runtimes: map[string]string{}, Brokers: map[string]api.ComponentStatus{},
+		Restored: n.restored, Platform: n.boxes.Platform(), Runtimes: map[string]string{}, Brokers: map[string]api.ComponentStatus{},
 	}
 	n.mu.RUnlock()
 	s.Containerd = n.boxes.Status(ctx)

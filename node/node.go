@@ -35,6 +35,8 @@ type Node struct {
 	log     *slog.Logger
 	started time.Time
 	checks  chan struct{} // one entry per version that is being checked
+	anew    chan struct{} // capacity 1: stop, for the next start to restore what is staged
+	staging chan struct{} // capacity 1: held while a backup is staged
 	locks   nameLocks
 	logs    *logs.Book
 	devices Devices
@@ -48,6 +50,7 @@ type Node struct {
 	settler    *settle.Settler
 	endings    *endings
 	spawn      func(f func(context.Context)) *task
+	restored   *api.Restored // the backup that this start restored; nil: none
 
 	binding sync.Mutex // held while triggers are bound at the local broker
 	claims  sync.Mutex // held from when a version's devices are claimed until all can see that it serves
@@ -86,7 +89,11 @@ func Assemble(cfg Config, parts Parts) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
+	if cfg.Busy == nil {
+		cfg.Busy = func(string) {}
+	}
 	n := &Node{
+		anew: make(chan struct{}, 1), staging: make(chan struct{}, 1),
 		cfg: cfg, devices: devices, parts: parts, log: cfg.Logger.With("component", "node"),
 		checks: make(chan struct{}, maxChecks), functions: map[string]*deployment{}, publishers: map[string]Publisher{},
 	}
@@ -94,8 +101,8 @@ func Assemble(cfg Config, parts Parts) (*Node, error) {
 	return n, nil
 }
 
-// Run serves until ctx is done, then stops in stages and returns nil. Called
-// once.
+// Run serves until ctx is done, then stops in stages and returns nil. It returns
+// ErrAnew after it has stopped so for a backup to be restored. Called once.
 func (n *Node) Run(ctx context.Context) (err error) {
 	n.started = time.Now().UTC()
 	unlock, err := n.prepare()
@@ -104,6 +111,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	defer unlock()
 	defer n.logs.Close()
+	if err := n.restoreStaged(ctx); err != nil {
+		return err
+	}
 	control, err := api.Listen(n.cfg.Socket(), api.Group) //nolint:contextcheck // it asks a socket that is there, for 2 s at most
 	if err != nil {
 		return err
@@ -146,6 +156,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer n.shut(base)
+	n.importStaged(ctx)
 	if err := n.devices.Open(ctx); err != nil {
 		return &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: fmt.Sprintf("open devices:\n%v", err), Hint: api.Hint(err)}
 	}
@@ -187,6 +198,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 	select {
 	case <-ctx.Done():
+	case <-n.anew:
+		err = ErrAnew
 	case err = <-failed:
 		n.log.Error("node stops", logErr, err)
 	case <-storeDone(n.st):
@@ -218,7 +231,12 @@ func (n *Node) prepare() (unlock func(), err error) {
 			return nil, fmt.Errorf("make folder: %w", err)
 		}
 	}
-	name := filepath.Join(n.cfg.DataDir, "lock")
+	return lockData(n.cfg.DataDir)
+}
+
+// lockData makes a data folder ours until unlock is called.
+func lockData(dir string) (unlock func(), err error) {
+	name := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder: %w", err)
@@ -227,7 +245,7 @@ func (n *Node) prepare() (unlock func(), err error) {
 		_ = f.Close()
 		return nil, &api.Error{
 			Err:     fmt.Errorf("lock %s: %w", name, err),
-			Message: fmt.Sprintf("another node uses the data folder %s: %v", n.cfg.DataDir, err),
+			Message: fmt.Sprintf("another node uses the data folder %s: %v", dir, err),
 			Hint:    "stop it, or give this one a folder of its own with --data, and its own --run, --mqtt and --name",
 		}
 	}

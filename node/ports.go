@@ -8,6 +8,7 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/backup"
 	"github.com/edgefn/edgefn/triggers"
 )
 
@@ -45,6 +46,7 @@ type Sandboxes interface {
 	Import(ctx context.Context, r io.Reader) (Image, error)
 	// Has reports whether the image of a version is there.
 	Has(ctx context.Context, version string) (bool, error)
+	backup.Images // reads them
 	// Starter returns what brings the sandbox of a version up. devices are the
 	// device files of the buses that it is granted.
 	Starter(f *functions.Function, version string, devices []string) (pool.Starter, error)
@@ -94,9 +96,12 @@ type Source interface {
 
 // Parts makes what a node stands on. Tests put fakes in their place.
 type Parts struct {
-	Store     func(ctx context.Context, cfg *Config) (store.Store, error)
-	Sandboxes func(ctx context.Context, cfg *Config) (Sandboxes, error)
-	Pool      func(pool.Config) (Pool, error)
+	Store func(ctx context.Context, cfg *Config) (store.Store, error)
+	// RestoreStore replaces the store, which is not open, by a copy, and returns
+	// where the one is that was there, if there was one.
+	RestoreStore func(ctx context.Context, cfg *Config, r io.Reader) (old string, err error)
+	Sandboxes    func(ctx context.Context, cfg *Config) (Sandboxes, error)
+	Pool         func(pool.Config) (Pool, error)
 	// Broker makes the broker inside the node; it is not called where it is off.
 	Broker func(cfg *Config, sink triggers.Sink) (LocalBroker, error)
 	// Publisher is for the brokers of the config, Source for triggers at them and

@@ -27,14 +27,16 @@ const Version = "v1"
 
 // Defaults of Options.
 const (
-	DefaultMaxImage = 1 << 30 // bytes of a deployed image
-	DefaultMaxBody  = 8 << 20 // bytes of any other request
+	DefaultMaxImage = 1 << 30  // bytes of a deployed image
+	DefaultMaxCopy  = 64 << 30 // bytes of a backup, or a state
+	DefaultMaxBody  = 8 << 20  // bytes of any other request
 )
 
 // Options of a server.
 type Options struct {
 	Logger   *slog.Logger // nil discards
 	MaxImage int64        // bytes of a deployed image; 0: DefaultMaxImage
+	MaxCopy  int64        // bytes of a backup or a state that comes; 0: DefaultMaxCopy
 	MaxBody  int64        // bytes of any other request; 0: DefaultMaxBody
 }
 
@@ -42,6 +44,7 @@ type server struct {
 	b        Backend
 	log      *slog.Logger
 	maxImage int64
+	maxCopy  int64
 	maxBody  int64
 	mux      *http.ServeMux
 	classes  map[string]class        // by pattern
@@ -62,6 +65,7 @@ func NewServer(b Backend, o Options) http.Handler {
 		b:        b,
 		log:      o.Logger,
 		maxImage: o.MaxImage,
+		maxCopy:  o.MaxCopy,
 		maxBody:  o.MaxBody,
 		mux:      http.NewServeMux(),
 		classes:  map[string]class{},
@@ -77,6 +81,9 @@ func NewServer(b Backend, o Options) http.Handler {
 	}
 	if s.maxImage <= 0 {
 		s.maxImage = DefaultMaxImage
+	}
+	if s.maxCopy <= 0 {
+		s.maxCopy = DefaultMaxCopy
 	}
 	if s.maxBody <= 0 {
 		s.maxBody = DefaultMaxBody
@@ -95,6 +102,10 @@ func NewServer(b Backend, o Options) http.Handler {
 		"POST /v1/functions/{name}/invoke":           {invocations, s.invoke},
 		"POST /v1/functions/{name}/rollback":         {versions, s.rollback},
 		"GET /v1/functions/{name}/logs":              {streams, s.logs},
+		"GET /v1/backup":                             {copies, s.backup},
+		"POST /v1/restore":                           {copies, s.restore},
+		"GET /v1/functions/{name}/export":            {copies, s.stateExport},
+		"POST /v1/functions/{name}/import":           {copies, s.stateImport},
 		"GET /v1/functions/{name}/state":             {reads, s.stateList},
 		"GET /v1/functions/{name}/state/{key...}":    {reads, s.stateGet},
 		"PUT /v1/functions/{name}/state/{key...}":    {changes, s.statePut},
@@ -128,8 +139,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := newRecorder(w, bounds[c])
 	if r.ContentLength != 0 {
 		limit := s.maxBody
-		if c == uploads {
+		switch c { //nolint:exhaustive // all others have the same
+		case uploads:
 			limit = s.maxImage
+		case copies:
+			limit = s.maxCopy
 		}
 		rec.body = newBody(rec, r, bounds[c], limit)
 		r.Body = rec.body
