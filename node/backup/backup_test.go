@@ -333,7 +333,7 @@ func TestFlipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, members := 0, membersOf(t, b)
-	for i := range b {
+	for i := 0; i < len(b); i += 3 {
 		flipped := bytes.Clone(b)
 		flipped[i] ^= 1 << (i % 8)
 		got, err := backup.Check(bytes.NewReader(flipped))
