@@ -27,7 +27,7 @@ func mainCode(t tools) int {
 	context.AfterFunc(ctx, stop)
 	a := &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		outTerm: isTerminal(os.Stdout), errTerm: isTerminal(os.Stderr),
+		inTerm: isTerminal(os.Stdin), outTerm: isTerminal(os.Stdout), errTerm: isTerminal(os.Stderr),
 		getenv: os.Getenv, now: time.Now, slow: time.Second,
 		tools: t,
 	}
@@ -41,6 +41,7 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 type app struct {
 	in       io.Reader
 	out, err io.Writer
+	inTerm   bool // in is a terminal
 	outTerm  bool // out is a terminal
 	errTerm  bool // err is a terminal
 	getenv   func(string) string
@@ -80,6 +81,7 @@ func (a *app) root() *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentFlags().StringVar(&a.target, "node", "", "node to talk to: its control socket, or ssh://[USER@]HOST[:PORT][/SOCKET] (default $EDGEFN_NODE or "+api.DefaultTarget+")")
 	for _, c := range []*cobra.Command{
+		a.backupCommand(),
 		a.buildCommand(),
 		a.completionCommand(),
 		a.deadCommand(),
@@ -92,6 +94,7 @@ func (a *app) root() *cobra.Command {
 		a.logsCommand(),
 		a.nodeCommand(),
 		a.removeCommand(),
+		a.restoreCommand(),
 		a.rollbackCommand(),
 		a.stateCommand(),
 		a.devicesCommand(),

@@ -81,7 +81,7 @@ func (c *checker) read() error {
 		switch {
 		case errors.Is(err, io.EOF) && c.in.n == 0:
 			return c.damaged("it is empty")
-		case errors.Is(err, io.EOF):
+		case last != "" && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
 			return c.damaged("it is cut short behind %s", last)
 		case err != nil && last == "":
 			return c.damaged("it is no tar: %w", err)

@@ -37,10 +37,11 @@ func (b *Backend) Restore(_ context.Context, r io.Reader) (api.Restoring, error)
 	if b.Copy, err = io.ReadAll(r); err != nil {
 		return api.Restoring{}, fmt.Errorf("read backup: %w", err)
 	}
+	out := api.Restoring{Node: b.Node.Node, Time: b.Node.Started, Functions: len(b.Details)}
 	if b.OnRestored != nil {
 		b.OnRestored()
 	}
-	return api.Restoring{Node: b.Node.Node, Time: b.Node.Started, Functions: len(b.Details)}, nil
+	return out, nil
 }
 
 // StateExport implements api.Backend.
