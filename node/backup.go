@@ -180,7 +180,7 @@ func (n *Node) restoreStaged(ctx context.Context) error {
 	if r.Err != nil {
 		n.restored.Error = r.Err.Error() + ": the store is what it was"
 		n.log.Error("backup is not restored, the store is what it was", logErr, r.Err)
-		return nil
+		return nil //nolint:nilerr // status tells it
 	}
 	n.log.Info("backup restored", "backup_of", r.Info.Node, "backup_time", r.Info.Time, "old_store", r.Old)
 	return nil

@@ -69,7 +69,7 @@ func (product) RunNode(ctx context.Context, cfg node.Config) error {
 		case !errors.Is(err, node.ErrAnew):
 			return err //nolint:wrapcheck // it says what the node was at
 		case ctx.Err() != nil:
-			return nil // it is restored at the next start
+			return nil //nolint:nilerr // it was asked to end; what is staged is restored at the next start
 		}
 	}
 }

@@ -94,7 +94,7 @@ func lookUp(ctx context.Context, p content.Provider, blob string) (ocispec.Descr
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("look for blob %s: %w", d, err)
 	}
-	defer r.Close() //nolint:errcheck // only looked at
+	defer r.Close()
 	return ocispec.Descriptor{Digest: d, Size: r.Size()}, nil
 }
 

@@ -169,7 +169,7 @@ func HasImages(data string) bool {
 	return err == nil
 }
 
-// ErrUnfit: an image is not one that this machine can run. An importer's error
+// ErrUnfit means that an image is not one that this machine can run. An importer's error
 // is it where trying again is of no use.
 var ErrUnfit = errors.New("image is not for this node")
 

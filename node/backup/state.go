@@ -37,7 +37,7 @@ func ReadState(r io.Reader, f func(line int, e api.StateEntry) error) error {
 			}
 		}
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // the end
 		}
 	}
 }

@@ -30,7 +30,8 @@ func readState(r io.Reader) (out []api.StateEntry, err error) {
 func TestReadState(t *testing.T) {
 	long := strings.Repeat("\x01", functions.MaxKey) // every byte of it is escaped
 	want := []api.StateEntry{
-		{Key: "a", Value: []byte("1")}, {Key: "ä/\n", Value: []byte{}},
+		{Key: "a", Value: []byte("1")},
+		{Key: "ä/\n", Value: []byte{}},
 		{Key: long, Value: bytes.Repeat([]byte{255}, functions.MaxValue)},
 	}
 	var b bytes.Buffer
