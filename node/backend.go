@@ -300,7 +300,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	for r, v := range n.runtimes {
 		s.Runtimes[string(r)] = v
 	}
-	s.Warnings = slices.Clone(n.boxes.Warnings())
+	s.Warnings = append(slices.Clone(n.boxes.Warnings()), n.restoreWarnings()...)
 	var err error
 	if s.Outbox, err = n.outboxQueues(ctx); err != nil {
 		s.Warnings = append(s.Warnings, err.Error())

@@ -214,6 +214,22 @@ func (n *Node) importStaged(ctx context.Context) {
 	}
 }
 
+// restoreWarnings are what status has to say of the backup that this start
+// restored.
+func (n *Node) restoreWarnings() []string {
+	if n.restored == nil {
+		return nil
+	}
+	var out []string
+	if n.restored.Error != "" {
+		out = append(out, "backup: "+n.restored.Error)
+	}
+	for _, l := range n.restored.Left {
+		out = append(out, "restored without an image, deploy it again: "+l)
+	}
+	return out
+}
+
 // BackupData writes a backup of a node that does not run, from its data folder.
 // The images are read from containerd's files, or through its socket if that is
 // the system's.

@@ -250,7 +250,7 @@ func TestRestoreIsGivenUp(t *testing.T) {
 	}
 	n, end = w.runs(w.config())
 	st, err := n.Status(t.Context())
-	if err != nil || st.Restored == nil || !strings.Contains(st.Restored.Error, "the store is what it was") || st.Functions != 1 {
+	if err != nil || st.Restored == nil || !strings.Contains(st.Restored.Error, "the store is what it was") || st.Functions != 1 || len(st.Warnings) != 1 {
 		t.Errorf("status %+v: %v", st, err)
 	}
 	if err := end(true); err != nil {
