@@ -63,6 +63,9 @@ type Config struct {
 	Logger *slog.Logger // nil discards
 	// Ready is called once, when the node serves, with a line for people. nil: nothing.
 	Ready func(line string)
+	// Busy is called now and then while a start takes long because a backup is
+	// being restored, with a line for people. nil: nothing.
+	Busy func(line string)
 }
 
 // MQTTConfig is how the broker inside the node listens.

@@ -39,6 +39,8 @@ type Node struct {
 	logs     *logs.Book
 	hardware devices.Hardware
 	devices  *devices.Access
+	anew     chan struct{} // capacity 1: stop, for the next start to restore what is staged
+	staging  chan struct{} // capacity 1: held while a backup is staged
 
 	// Set by Run before anything uses them.
 	st         store.Store
@@ -50,6 +52,7 @@ type Node struct {
 	deployer   *deploy.Deployer
 	flash      *flash.Meter
 	spawn      tasks.Spawn
+	restored   *api.Restored // the backup that this start restored; nil: none
 
 	mu       sync.RWMutex
 	loaded   bool // the parts are there
@@ -85,7 +88,11 @@ func Assemble(cfg Config, parts Parts) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
+	if cfg.Busy == nil {
+		cfg.Busy = func(string) {}
+	}
 	n := &Node{
+		anew: make(chan struct{}, 1), staging: make(chan struct{}, 1),
 		cfg: cfg, hardware: hardware, devices: devices.New(hardware), parts: parts, log: cfg.Logger.With("component", "node"),
 		publishers: map[string]Publisher{},
 	}
@@ -93,8 +100,8 @@ func Assemble(cfg Config, parts Parts) (*Node, error) {
 	return n, nil
 }
 
-// Run serves until ctx is done, then stops in stages and returns nil. Called
-// once.
+// Run serves until ctx is done, then stops in stages and returns nil. It returns
+// ErrAnew after it has stopped so for a backup to be restored. Called once.
 func (n *Node) Run(ctx context.Context) (err error) {
 	n.started = time.Now().UTC()
 	unlock, err := n.prepare()
@@ -103,6 +110,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	defer unlock()
 	defer n.logs.Close()
+	if err := n.restoreStaged(ctx); err != nil {
+		return err
+	}
 	control, err := api.Listen(n.cfg.Socket(), api.Group) //nolint:contextcheck // it asks a socket that is there, for 2 s at most
 	if err != nil {
 		return err
@@ -147,6 +157,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer n.shut(base)
+	n.importStaged(ctx)
 	if err := n.hardware.Open(ctx); err != nil {
 		return &api.Error{Err: errors.Join(api.ErrInvalid, err), Message: fmt.Sprintf("open devices:\n%v", err), Hint: api.Hint(err)}
 	}
@@ -183,6 +194,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 	select {
 	case <-ctx.Done():
+	case <-n.anew:
+		err = ErrAnew
 	case err = <-failed:
 		n.log.Error("node stops", logErr, err)
 	case <-storeDone(n.st):
@@ -214,7 +227,12 @@ func (n *Node) prepare() (unlock func(), err error) {
 			return nil, fmt.Errorf("make folder: %w", err)
 		}
 	}
-	name := filepath.Join(n.cfg.DataDir, "lock")
+	return lockData(n.cfg.DataDir)
+}
+
+// lockData makes a data folder ours until unlock is called.
+func lockData(dir string) (unlock func(), err error) {
+	name := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder: %w", err)
@@ -223,7 +241,7 @@ func (n *Node) prepare() (unlock func(), err error) {
 		_ = f.Close()
 		return nil, &api.Error{
 			Err:     fmt.Errorf("lock %s: %w", name, err),
-			Message: fmt.Sprintf("another node uses the data folder %s: %v", n.cfg.DataDir, err),
+			Message: fmt.Sprintf("another node uses the data folder %s: %v", dir, err),
 			Hint:    "stop it, or give this one a folder of its own with --data, and its own --run, --mqtt and --name",
 		}
 	}

@@ -58,13 +58,14 @@ func New(cfg Config) (*Node, error) { return Assemble(cfg, RealParts()) }
 // RealParts are etcd, containerd, the brokers and the runtimes of this machine.
 func RealParts() Parts {
 	return Parts{
-		Store:     openStore,
-		Sandboxes: openSandboxes,
-		Pool:      func(c pool.Config) (deploy.Pool, error) { return pool.New(c) },
-		Broker:    newBroker,
-		Publisher: newPublisher,
-		Source:    newSource,
-		Devices:   newDevices,
+		Store:        openStore,
+		RestoreStore: restoreStore,
+		Sandboxes:    openSandboxes,
+		Pool:         func(c pool.Config) (deploy.Pool, error) { return pool.New(c) },
+		Broker:       newBroker,
+		Publisher:    newPublisher,
+		Source:       newSource,
+		Devices:      newDevices,
 		EndSession: func(ctx context.Context, cfg *Config, name, clientID string) error {
 			b, ok := cfg.Brokers[name]
 			if !ok {

@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"io"
 
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/backup"
 	"github.com/edgefn/edgefn/node/deploy"
 	"github.com/edgefn/edgefn/node/devices"
 	"github.com/edgefn/edgefn/triggers"
@@ -19,6 +21,7 @@ type Sandboxes interface {
 	Run(ctx context.Context) error
 	// Platform is what this machine runs, such as linux/amd64 or linux/arm/v7.
 	Platform() string
+	backup.Images // reads them
 	Status(ctx context.Context) api.ComponentStatus
 	// Close lets go of everything. The caller has stopped every pool.
 	Close(ctx context.Context)
@@ -51,9 +54,12 @@ type LocalBroker interface {
 
 // Parts makes what a node stands on. Tests put fakes in their place.
 type Parts struct {
-	Store     func(ctx context.Context, cfg *Config) (store.Store, error)
-	Sandboxes func(ctx context.Context, cfg *Config) (Sandboxes, error)
-	Pool      func(pool.Config) (deploy.Pool, error)
+	Store func(ctx context.Context, cfg *Config) (store.Store, error)
+	// RestoreStore replaces the store, which is not open, by a copy, and returns
+	// where the one is that was there, if there was one.
+	RestoreStore func(ctx context.Context, cfg *Config, r io.Reader) (old string, err error)
+	Sandboxes    func(ctx context.Context, cfg *Config) (Sandboxes, error)
+	Pool         func(pool.Config) (deploy.Pool, error)
 	// Broker makes the broker inside the node; it is not called where it is off.
 	Broker func(cfg *Config, sink triggers.Sink) (LocalBroker, error)
 	// Publisher is for the brokers of the config, Source for triggers at them and

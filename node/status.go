@@ -70,6 +70,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		s.Containerd, s.Store = api.ComponentStatus{State: "down"}, api.ComponentStatus{State: "down", Detail: why}
 		return s, nil
 	}
+	s.Restored = n.restored
 	s.Platform, s.Functions = n.boxes.Platform(), len(n.deployer.Deployments())
 	if s.Containerd = n.boxes.Status(ctx); s.Containerd.State != "up" && !stopping {
 		s.State = stateDegraded
@@ -85,7 +86,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	for r, v := range n.runtimes {
 		s.Runtimes[string(r)] = v
 	}
-	s.Warnings = append(slices.Clone(n.boxes.Warnings()), n.diskWarning()...)
+	s.Warnings = slices.Concat(n.boxes.Warnings(), n.diskWarning(), n.restoreWarnings())
 	var err error
 	if s.Outbox, err = n.outboxQueues(ctx); err != nil {
 		s.Warnings = append(s.Warnings, err.Error())

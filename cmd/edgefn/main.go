@@ -81,6 +81,7 @@ func (a *app) root() *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentFlags().StringVar(&a.target, "node", "", "node to talk to: its control socket, or ssh://[USER@]HOST[:PORT][/SOCKET] (default $EDGEFN_NODE or "+api.DefaultTarget+")")
 	for _, c := range []*cobra.Command{
+		a.backupCommand(),
 		a.buildCommand(),
 		a.completionCommand(),
 		a.deadCommand(),
@@ -95,6 +96,7 @@ func (a *app) root() *cobra.Command {
 		a.pauseCommand(),
 		a.removeCommand(),
 		a.resumeCommand(),
+		a.restoreCommand(),
 		a.rollbackCommand(),
 		a.stateCommand(),
 		a.devicesCommand(),

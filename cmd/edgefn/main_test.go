@@ -23,6 +23,7 @@ import (
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
 	"github.com/edgefn/edgefn/node/api/apitest"
+	"github.com/edgefn/edgefn/node/backup"
 	"github.com/edgefn/edgefn/node/doctor"
 )
 
@@ -45,6 +46,8 @@ type fakeTools struct {
 	runNode  func(ctx context.Context, cfg node.Config) error
 	machine  func(status func(context.Context) (api.Status, error)) doctor.Machine
 	safe     func(ctx context.Context, cfg node.Config) ([]string, error)
+	backup   func(cfg node.Config, o api.BackupOptions, w io.Writer) error
+	restore  func(cfg node.Config, r io.Reader, confirm func(i backup.Info, replaced string) error) (api.Restored, error)
 }
 
 func (f *fakeTools) Build(ctx context.Context, b buildRequest) (image, error) {
@@ -56,6 +59,14 @@ func (f *fakeTools) Scaffold(dir, name string, rt functions.Runtime) error {
 }
 
 func (f *fakeTools) RunNode(ctx context.Context, cfg node.Config) error { return f.runNode(ctx, cfg) }
+
+func (f *fakeTools) BackupData(_ context.Context, cfg node.Config, o api.BackupOptions, w io.Writer) error {
+	return f.backup(cfg, o, w)
+}
+
+func (f *fakeTools) RestoreData(_ context.Context, cfg node.Config, r io.Reader, _ func(int64), confirm func(i backup.Info, replaced string) error) (api.Restored, error) {
+	return f.restore(cfg, r, confirm)
+}
 
 func (f *fakeTools) Machine(status func(context.Context) (api.Status, error)) doctor.Machine {
 	return f.machine(status)

@@ -54,7 +54,7 @@ func TestNodeConfig(t *testing.T) {
 	if got.Logger == nil {
 		t.Error("no logger")
 	}
-	got.Logger, got.Ready = nil, nil
+	got.Logger, got.Ready, got.Busy = nil, nil, nil
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("config (-want +got):\n%s", d)
 	}
@@ -79,6 +79,7 @@ func TestNodeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	s.tools.runNode = func(ctx context.Context, cfg node.Config) error {
+		cfg.Busy("restoring a backup")
 		cfg.Ready("ready")
 		cancel()
 		<-ctx.Done()
@@ -86,7 +87,7 @@ func TestNodeEnds(t *testing.T) {
 	}
 	s.runWith(ctx, "", "node").want(t, 0, "ready\n", "")
 	buf := make([]byte, 100)
-	for _, want := range []string{"READY=1\nSTATUS=ready", "STOPPING=1\nSTATUS="} {
+	for _, want := range []string{"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000\nSTATUS=restoring a backup", "READY=1\nSTATUS=ready", "STOPPING=1\nSTATUS="} {
 		n, err := l.Read(buf)
 		if err != nil || !strings.HasPrefix(string(buf[:n]), want) {
 			t.Errorf("systemd was told %q, want %q: %v", buf[:n], want, err)

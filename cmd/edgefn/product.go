@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/edgefn/edgefn/cross"
@@ -11,6 +12,7 @@ import (
 	"github.com/edgefn/edgefn/functions/manifest"
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/backup"
 	"github.com/edgefn/edgefn/node/doctor"
 )
 
@@ -54,13 +56,32 @@ func (product) Safe(ctx context.Context, cfg node.Config) ([]string, error) {
 	return node.Safe(ctx, &cfg)
 }
 
-// RunNode implements tools.
+// RunNode implements tools. A node that has stopped to restore a backup is
+// started anew in the same process.
 func (product) RunNode(ctx context.Context, cfg node.Config) error {
-	n, err := node.New(cfg)
-	if err != nil {
-		return fmt.Errorf("set up node: %w", err)
+	for {
+		n, err := node.New(cfg)
+		if err != nil {
+			return fmt.Errorf("set up node: %w", err)
+		}
+		err = n.Run(ctx)
+		switch {
+		case !errors.Is(err, node.ErrAnew):
+			return err //nolint:wrapcheck // it says what the node was at
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it was asked to end; what is staged is restored at the next start
+		}
 	}
-	return n.Run(ctx)
+}
+
+// BackupData implements tools.
+func (product) BackupData(ctx context.Context, cfg node.Config, o api.BackupOptions, w io.Writer) error {
+	return node.BackupData(ctx, cfg, o, w)
+}
+
+// RestoreData implements tools.
+func (product) RestoreData(ctx context.Context, cfg node.Config, r io.Reader, progress func(bytes int64), confirm func(i backup.Info, replaced string) error) (api.Restored, error) {
+	return node.RestoreData(ctx, cfg, r, progress, confirm)
 }
 
 // Machine implements tools.

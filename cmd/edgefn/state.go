@@ -8,14 +8,14 @@ import (
 
 func (a *app) stateCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "state get|put|delete|list FUNCTION [KEY]",
+		Use:     "state get|put|delete|list|export|import FUNCTION [KEY|FILE]",
 		Short:   "Read and write a function's state",
 		Long:    "state reads and writes the keys that a function keeps. Values are bytes, printed as they are.",
-		Example: "  edgefn state list fan\n  edgefn state get fan last\n  edgefn state put fan limit 28\n  edgefn state delete fan limit",
+		Example: "  edgefn state list fan\n  edgefn state get fan last\n  edgefn state put fan limit 28\n  edgefn state delete fan limit\n  edgefn state export fan fan.jsonl",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    subcommands,
 	}
-	cmd.AddCommand(a.stateGetCommand(), a.statePutCommand(), a.stateDeleteCommand(), a.stateListCommand())
+	cmd.AddCommand(a.stateGetCommand(), a.statePutCommand(), a.stateDeleteCommand(), a.stateListCommand(), a.stateExportCommand(), a.stateImportCommand())
 	return cmd
 }
 

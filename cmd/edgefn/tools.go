@@ -8,6 +8,7 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
+	"github.com/edgefn/edgefn/node/backup"
 	"github.com/edgefn/edgefn/node/doctor"
 )
 
@@ -19,6 +20,10 @@ type tools interface {
 	Scaffold(dir, name string, rt functions.Runtime) error
 	// RunNode runs a node until ctx is done.
 	RunNode(ctx context.Context, cfg node.Config) error
+	// BackupData writes a backup of a node that does not run, RestoreData restores
+	// one: see package node.
+	BackupData(ctx context.Context, cfg node.Config, o api.BackupOptions, w io.Writer) error
+	RestoreData(ctx context.Context, cfg node.Config, r io.Reader, progress func(bytes int64), confirm func(i backup.Info, replaced string) error) (api.Restored, error)
 	// Machine is what doctor looks at; status asks its node.
 	Machine(status func(context.Context) (api.Status, error)) doctor.Machine
 	// Safe puts every output of a config to its safe value and returns the names

@@ -77,8 +77,7 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	sum := sha256.Sum256([]byte(cfg.DataDir))
-	h := &Host{cfg: cfg, log: cfg.Logger.With("component", "sandbox"), id: hex.EncodeToString(sum[:4])}
+	h := &Host{cfg: cfg, log: cfg.Logger.With("component", "sandbox"), id: idOf(cfg.DataDir)}
 	if os.Geteuid() != 0 {
 		return nil, errors.New("sandboxes need root: start the node as root")
 	}
@@ -135,8 +134,16 @@ func (h *Host) context(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, h.namespace())
 }
 
-// namespace is the node's own in containerd.
-func (h *Host) namespace() string { return "edgefn-" + h.id }
+// idOf is what tells a node from others of the machine: its data folder.
+func idOf(dataDir string) string {
+	sum := sha256.Sum256([]byte(dataDir))
+	return hex.EncodeToString(sum[:4])
+}
+
+// namespaceOf is the node's own in containerd.
+func namespaceOf(dataDir string) string { return "edgefn-" + idOf(dataDir) }
+
+func (h *Host) namespace() string { return namespaceOf(h.cfg.DataDir) }
 
 func (h *Host) sandboxesDir() string { return filepath.Join(h.cfg.RunDir, "sandboxes") }
 func (h *Host) skeletonDir() string  { return filepath.Join(h.cfg.RunDir, "roots") }

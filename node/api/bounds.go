@@ -22,6 +22,7 @@ const (
 	versions                 // what starts or ends versions without bringing one
 	uploads                  // what brings an image
 	streams                  // logs, followed or not
+	copies                   // what reads or writes all of the node, or of a state
 )
 
 // Times and rates that callers are held to.
@@ -57,6 +58,7 @@ var bounds = map[class]bound{
 	versions:    {name: "rollbacks and removals", slots: 16, stall: stallTime, rate: minRate, hint: "try again when one has ended"},
 	uploads:     {name: "deploys", slots: 8, stall: stallUpload, hint: "try again when one has ended"},
 	streams:     {name: "readers of logs", slots: 256, stall: stallTime, hint: "end some of those that follow a log (edgefn logs -f), then try again"},
+	copies:      {name: "backups, restores, exports and imports", slots: 2, stall: stallUpload, hint: "try again when one has ended"},
 }
 
 // full is the error of a request whose class has no slot.

@@ -64,6 +64,10 @@ func (g *gated) Deploy(ctx context.Context, image io.Reader, _ api.DeployOptions
 	return api.Deployed{}, g.gate(ctx)
 }
 
+func (g *gated) Backup(ctx context.Context, _ api.BackupOptions, _ io.Writer) error {
+	return g.gate(ctx)
+}
+
 func (g *gated) Logs(ctx context.Context, _ string, _ api.LogOptions, _ func(api.LogLine) error) error {
 	return g.gate(ctx)
 }
@@ -86,6 +90,7 @@ func TestFullClass(t *testing.T) {
 		{2, "retries of dead letters", 256, "broker", request{"POST", "/v1/functions/fan/dead/retry", ""}},
 		{3, "rollbacks", 16, "try again", request{"POST", "/v1/functions/fan/rollback", ""}},
 		{4, "deploys", 8, "try again", request{"POST", "/v1/functions", "tar"}},
+		{6, "backups, restores, exports and imports", 2, "try again", request{"GET", "/v1/backup", ""}},
 		{5, "readers of logs", 256, "logs -f", request{"GET", "/v1/functions/fan/logs?follow=true", ""}},
 	}
 	for _, full := range classes {

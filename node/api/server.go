@@ -27,14 +27,16 @@ const Version = "v1"
 
 // Defaults of Options.
 const (
-	DefaultMaxImage = 1 << 30 // bytes of a deployed image
-	DefaultMaxBody  = 8 << 20 // bytes of any other request
+	DefaultMaxImage = 1 << 30  // bytes of a deployed image
+	DefaultMaxCopy  = 64 << 30 // bytes of a backup, or a state
+	DefaultMaxBody  = 8 << 20  // bytes of any other request
 )
 
 // Options of a server.
 type Options struct {
 	Logger   *slog.Logger // nil discards
 	MaxImage int64        // bytes of a deployed image; 0: DefaultMaxImage
+	MaxCopy  int64        // bytes of a backup or a state that comes; 0: DefaultMaxCopy
 	MaxBody  int64        // bytes of any other request; 0: DefaultMaxBody
 	// Starting returns why the Backend can be asked for nothing yet but its Status
 	// and its Health; nil: it can. A nil Starting is one that returns nil.
@@ -46,6 +48,7 @@ type server struct {
 	starting func() error
 	log      *slog.Logger
 	maxImage int64
+	maxCopy  int64
 	maxBody  int64
 	mux      *http.ServeMux
 	classes  map[string]class        // by pattern
@@ -66,6 +69,7 @@ func NewServer(b Backend, o Options) http.Handler {
 		b:        b,
 		log:      o.Logger,
 		maxImage: o.MaxImage,
+		maxCopy:  o.MaxCopy,
 		maxBody:  o.MaxBody,
 		starting: o.Starting,
 		mux:      http.NewServeMux(),
@@ -82,6 +86,9 @@ func NewServer(b Backend, o Options) http.Handler {
 	}
 	if s.maxImage <= 0 {
 		s.maxImage = DefaultMaxImage
+	}
+	if s.maxCopy <= 0 {
+		s.maxCopy = DefaultMaxCopy
 	}
 	if s.maxBody <= 0 {
 		s.maxBody = DefaultMaxBody
@@ -106,6 +113,10 @@ func NewServer(b Backend, o Options) http.Handler {
 		"POST /v1/functions/{name}/pause":            {changes, s.pause},
 		"POST /v1/functions/{name}/resume":           {changes, s.resume},
 		"GET /v1/functions/{name}/logs":              {streams, s.logs},
+		"GET /v1/backup":                             {copies, s.backup},
+		"POST /v1/restore":                           {copies, s.restore},
+		"GET /v1/functions/{name}/export":            {copies, s.stateExport},
+		"POST /v1/functions/{name}/import":           {copies, s.stateImport},
 		"GET /v1/functions/{name}/state":             {reads, s.stateList},
 		"GET /v1/functions/{name}/state/{key...}":    {reads, s.stateGet},
 		"PUT /v1/functions/{name}/state/{key...}":    {changes, s.statePut},
@@ -142,8 +153,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := newRecorder(w, bounds[c])
 	if r.ContentLength != 0 {
 		limit := s.maxBody
-		if c == uploads {
+		switch c { //nolint:exhaustive // all others have the same
+		case uploads:
 			limit = s.maxImage
+		case copies:
+			limit = s.maxCopy
 		}
 		rec.body = newBody(rec, r, bounds[c], limit)
 		r.Body = rec.body

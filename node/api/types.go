@@ -56,6 +56,13 @@ type Backend interface {
 	StatePut(ctx context.Context, name, key string, value []byte) error
 	StateDelete(ctx context.Context, name, key string) error
 	StateList(ctx context.Context, name, prefix, after string, limit int) ([]StateKey, error)
+	// StateExport calls f with each key that begins with prefix, in order, all as
+	// they were at one moment.
+	StateExport(ctx context.Context, name, prefix string, f func(StateEntry) error) error
+	// StateImport writes the keys of JSON Lines that StateExport's entries make.
+	// All of them are checked before the first is written; replace deletes the
+	// keys that are not among them. It is not one transaction.
+	StateImport(ctx context.Context, name string, r io.Reader, replace bool) (StateImported, error)
 
 	DeadList(ctx context.Context, name string) ([]DeadLetter, error)
 	DeadShow(ctx context.Context, name, id string) (DeadLetter, error)
@@ -69,6 +76,13 @@ type Backend interface {
 	// Health returns nil if the node's state can be reached in memory. It may
 	// wait for locks, and never for the store, a sandbox or a network.
 	Health(ctx context.Context) error
+
+	// Backup writes a backup of the node, see package backup. What was written
+	// before an error is of no use.
+	Backup(ctx context.Context, o BackupOptions, w io.Writer) error
+	// Restore takes a backup, checks it and makes it durable. Then the node stops
+	// in good order and starts anew from it.
+	Restore(ctx context.Context, r io.Reader) (Restoring, error)
 
 	Devices(ctx context.Context) (Devices, error)
 	// Simulate changes what a simulated device says: on, off, QUANTITY=VALUE,
@@ -298,6 +312,7 @@ type Status struct {
 	Functions  int                        `json:"functions"`
 	Outbox     []OutboxQueue              `json:"outbox,omitempty"` // what waits to be sent
 	Flash      Flash                      `json:"flash"`
+	Restored   *Restored                  `json:"restored,omitempty"` // the backup that it started from
 	Warnings   []string                   `json:"warnings,omitempty"` // such as a memory limit that is not enforced
 }
 

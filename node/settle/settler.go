@@ -113,19 +113,7 @@ func (s *Settler) QueueBytes() int64 { return s.budget.Limit() }
 // PutState writes a key of a function's state, as a user asks. A state that is
 // full is a *functions.Failure.
 func (s *Settler) PutState(ctx context.Context, function, key string, value []byte) error {
-	tx := newTransaction(&functions.Function{Name: function}, s.cfg.Store, s.cfg.Around, s.cfg.MaxPayload)
-	tx.writes[StateKey(function, key)] = write{value: value}
-	undo, err := s.exec.quota.admit(ctx, tx)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
-	defer cancel()
-	if _, err := s.cfg.Store.Commit(ctx, nil, tx.stateOps()); err != nil {
-		undo()
-		return err
-	}
-	return nil
+	return s.ChangeState(ctx, function, map[string][]byte{key: value}, nil)
 }
 
 // Erase returns what deletes everything that is kept of a function, its state

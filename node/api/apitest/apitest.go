@@ -30,6 +30,8 @@ type Backend struct {
 	Hard    api.Devices
 	Blobs   []string // digests of what it has of images
 
+	Copy, CopyNoImages []byte // what a backup of it is
+
 	// Fail makes the methods named here fail.
 	Fail map[string]error
 
@@ -40,6 +42,8 @@ type Backend struct {
 	OnLogs     func(ctx context.Context, name string, o api.LogOptions, f func(api.LogLine) error) error
 	OnStatus   func(ctx context.Context) (api.Status, error)
 	OnHealth   func(ctx context.Context) error
+
+	OnRestored func() // is called when a backup was taken, with b locked
 
 	mu    sync.Mutex // guards what follows, and Details and Letters once in use
 	state map[string][]byte
