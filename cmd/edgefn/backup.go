@@ -72,7 +72,7 @@ type dataFlags struct{ data, config string }
 
 func (f *dataFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.data, "data", "", "data folder of a node that does not run, such as "+node.Defaults().DataDir)
-	cmd.Flags().StringVar(&f.config, "config", "", "config file of that node; its data folder is meant where --data names none")
+	cmd.Flags().StringVar(&f.config, "config", "", "config file of that node, for its name, and its data folder where --data names none")
 	// It cannot fail: the flag is there and has no completion yet.
 	_ = cmd.RegisterFlagCompletionFunc("data", folders)
 }
@@ -166,7 +166,7 @@ func (a *app) printBackup(name string, i *backup.Info, asJSON bool) error {
 	if asJSON {
 		return a.printJSON(i)
 	}
-	text := fmt.Sprintf("backup of node %s at %s: %s, %s of state, %s of images",
+	text := fmt.Sprintf("backup of node %s at %s: %s, a store of %s, images of %s",
 		i.Node, i.Time.Local().Format("2006-01-02 15:04:05"), count(len(i.Functions), "function", "functions"), size(i.StoreBytes), size(i.ImageBytes))
 	if name == "-" {
 		a.message("%s", clean(text))

@@ -69,7 +69,7 @@ func TestBackup(t *testing.T) {
 	s := open(t, b)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "gate.tar")
-	s.run("backup", file).want(t, 0, "backup of node gw1 at 2026-03-04 05:06:07: 1 function, 9 B of state, 0 B of images\n", "")
+	s.run("backup", file).want(t, 0, "backup of node gw1 at 2026-03-04 05:06:07: 1 function, a store of 9 B, images of 0 B\n", "")
 	got, err := os.ReadFile(file)
 	if err != nil || !bytes.Equal(got, b.Copy) {
 		t.Errorf("the file is not what the node sent: %v", err)

@@ -122,6 +122,18 @@ func openBlob(ctx context.Context, p content.Provider, blob string) (io.ReadClos
 	return &blobReader{content.NewReader(at), at}, nil
 }
 
+// folder is the folder of a content store, read with no containerd. The store of
+// containerd's own library tries the disk out as it opens it.
+type folder string
+
+// ReaderAt implements content.Provider.
+func (f folder) ReaderAt(_ context.Context, d ocispec.Descriptor) (content.ReaderAt, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("read blob: %w", err)
+	}
+	return local.OpenReader(filepath.Join(string(f), "blobs", d.Digest.Algorithm().String(), d.Digest.Encoded()))
+}
+
 // Images reads the images of a node that does not run.
 type Images struct {
 	client    *containerd.Client // nil: no containerd answers
@@ -129,20 +141,16 @@ type Images struct {
 	stores    []content.Provider // asked in turn
 }
 
-// OpenImages opens the images of the node with this config, of which the
-// socket, the data folder and the logger count. It starts no containerd, changes nothing and
-// leaves sandboxes that a killed node has left to the next one: the content of
-// a private containerd is read from its folder, that of another one through its
-// socket. ErrNoContainerd: there is neither.
+// OpenImages opens the images of the node with this config, of which the socket
+// and the data folder count. It starts no containerd, changes nothing and leaves
+// sandboxes of a node that was killed to the next one: the content of a private
+// containerd is read from its folder, that of another one through its socket.
+// ErrNoContainerd: there is neither.
 func OpenImages(ctx context.Context, cfg Config) (*Images, error) {
 	h := &Images{namespace: namespaceOf(cfg.DataDir)}
 	root := filepath.Join(cfg.DataDir, "containerd", contentDir)
 	if _, err := os.Stat(filepath.Join(root, "blobs")); err == nil {
-		s, err := local.NewStore(root)
-		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", root, err)
-		}
-		h.stores = append(h.stores, s)
+		h.stores = append(h.stores, folder(root))
 	}
 	address := cfg.Socket
 	if address == "" && answers(SystemSocket) {
