@@ -14,7 +14,7 @@ import (
 // work is an event from its delivery until it is settled. Once it is in the retry
 // queue its sender is told, and its data is only there while it runs.
 type work struct {
-	d     triggers.Delivery // its Settle is tell
+	d     triggers.Delivery // without its Settle, which is tell
 	order string            // events of one order run one at a time; empty: of none
 	key   string            // of an event with an id of its sender's, see eventKey; else empty
 	bytes int               // of the data as it came
@@ -57,6 +57,7 @@ const (
 // so that it does not take the room; it will be dead-lettered.
 func newWork(d triggers.Delivery, maxPayload int) *work {
 	w := &work{d: d, tell: d.Settle, bytes: len(d.Event.Data)}
+	w.d.Settle = nil // it holds what its source knows of the event, for as long as it is held
 	e := &w.d.Event
 	attributes := len(e.ID) + len(e.Type) + len(e.Source) + len(e.Subject) + len(e.DataContentType)
 	for k, v := range e.Extensions {
