@@ -82,7 +82,8 @@ var (
 
 func TestCommandsOfALineInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, l := memstore.New(memstore.Config{}), &lines{}
+		looked := make(chan struct{})
+		st, l := memstore.New(memstore.Config{}), &lines{during: func(functions.Effect) { <-looked }}
 		o, stop := lineOutbox(t, st, l)
 		defer stop()
 		commands := []functions.Effect{on, pulse, off, pulse, pulse, on, free}
@@ -93,6 +94,7 @@ func TestCommandsOfALineInOrder(t *testing.T) {
 		if o.Driving("fan", []functions.Effect{functions.SetLine{Line: "lamp"}}) {
 			t.Error("another line waits too")
 		}
+		close(looked)
 		time.Sleep(time.Minute)
 		var want []string
 		for _, c := range commands {

@@ -103,7 +103,8 @@ type Outbox struct {
 	sink   Sink
 	start  string // names this run of the node; see lineRecord
 
-	wake chan struct{} // capacity 1: something was committed
+	wake     chan struct{} // capacity 1: something was committed
+	sentWake chan struct{} // capacity 1: something went out
 
 	mu     sync.Mutex
 	queues map[outQueueKey]*outQueue
@@ -141,6 +142,7 @@ type outQueue struct {
 	last     int64 // number of the last that was committed
 	forsaken int64 // what has a number up to this is not sent any more
 	head     head
+	sent     map[string]*sentMessage // by key: they went out and are still in the store
 }
 
 // head is the first message of a queue.
@@ -163,7 +165,7 @@ type outboxRecord struct {
 
 // New makes an outbox. Load it, then run it.
 func New(st store.Store, b *durable.Budget, d *dead.Letters, sink Sink, log *slog.Logger) *Outbox {
-	return &Outbox{st: st, budget: b, dead: d, sink: sink, log: log, start: ulid.Make().String(), wake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
+	return &Outbox{st: st, budget: b, dead: d, sink: sink, log: log, start: ulid.Make().String(), wake: make(chan struct{}, 1), sentWake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
 }
 
 // Load counts what an earlier run left.
@@ -215,10 +217,17 @@ type Parcel struct {
 	queue []outQueueKey // of each op
 	bytes []int64
 	seq   []int64 // once there is room
+	sent  []removal
 }
 
 // Ops are what the parcel adds to the transaction.
-func (p *Parcel) Ops() []store.Op { return p.ops }
+func (p *Parcel) Ops() []store.Op {
+	ops := p.ops
+	for _, r := range p.sent {
+		ops = append(ops, store.Op{Key: r.key, Delete: true})
+	}
+	return ops
+}
 
 // pack makes room for what a function sends, for all of it or for none, and
 // encodes it. The error is a *FullError, or one of encoding.
@@ -246,7 +255,13 @@ func (o *Outbox) pack(function string, s Batch) (*Parcel, error) {
 			return nil, err
 		}
 	}
-	return p, o.reserve(p)
+	if err := o.reserve(p); err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.takeSent(p, function)
+	return p, nil
 }
 
 // reserve takes the room that a parcel needs and names its keys.
@@ -281,10 +296,8 @@ func (o *Outbox) reserve(p *Parcel) error {
 
 // Posted says that the parcel is committed.
 func (p *Parcel) Posted() {
-	if len(p.ops) == 0 {
-		return
-	}
 	p.o.mu.Lock()
+	p.o.dropSent(p.sent, true)
 	for i, k := range p.queue {
 		q := p.o.queue(k)
 		q.reserved--
@@ -302,11 +315,12 @@ func (p *Parcel) Posted() {
 
 // Dropped says that the parcel will not be committed.
 func (p *Parcel) Dropped() {
+	p.o.mu.Lock()
+	defer p.o.mu.Unlock()
+	p.o.dropSent(p.sent, false)
 	if len(p.ops) == 0 {
 		return
 	}
-	p.o.mu.Lock()
-	defer p.o.mu.Unlock()
 	for i, k := range p.queue {
 		p.o.queue(k).reserved--
 		p.o.budget.Give(p.bytes[i])
@@ -377,7 +391,7 @@ func (o *Outbox) Publish(ctx context.Context, function string, messages []functi
 		return err
 	}
 	err = durable.Persist(ctx, o.log, "keep messages to be sent", func(ctx context.Context) error {
-		_, err := o.st.Commit(ctx, nil, p.ops)
+		_, err := o.st.Commit(ctx, nil, p.Ops())
 		return err
 	})
 	if err != nil && durable.Lasting(err) {

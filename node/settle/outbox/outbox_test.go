@@ -130,6 +130,8 @@ func TestOutboxKeepsOrderPerBroker(t *testing.T) {
 		if diff := cmp.Diff(append(want, "plant last"), s.sent()); diff != "" {
 			t.Errorf("sent (-want +got):\n%s", diff)
 		}
+		time.Sleep(2 * sentWait)
+		synctest.Wait()
 		if n, err := st.Count(t.Context(), Prefix); err != nil || n != 0 || o.budget.Used() != 0 {
 			t.Errorf("%d left, %v; %d bytes of the budget", n, err, o.budget.Used())
 		}
@@ -207,6 +209,60 @@ func TestOutboxClockSetBack(t *testing.T) {
 			t.Errorf("sent (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// What went out leaves the store with the next transaction of its function, or
+// soon by itself, and is not sent again meanwhile.
+func TestSentMessagesLeaveWithTheNextTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, s := memstore.New(memstore.Config{}), &sink{}
+		counted := &commits{Store: st}
+		o, stop := newTestOutbox(t, counted, 1<<20, s)
+		defer stop()
+		for i := range 10 { // an event with a result each 300 ms
+			p, err := o.pack("fan", Batch{Messages: messages("plant", fmt.Sprint(i))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := counted.Commit(t.Context(), nil, p.Ops()); err != nil {
+				t.Fatal(err)
+			}
+			p.Posted()
+			time.Sleep(300 * time.Millisecond)
+		}
+		if counted.n > 10 {
+			t.Errorf("%d commits for 10 events", counted.n)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := s.sent(); len(got) != 10 {
+			t.Errorf("sent: %v", got)
+		}
+		seen := map[string]bool{}
+		for _, m := range s.sent() {
+			if seen[m] {
+				t.Errorf("%s was sent twice", m)
+			}
+			seen[m] = true
+		}
+		time.Sleep(time.Minute)
+		before := counted.n
+		time.Sleep(time.Hour)
+		if counted.n != before {
+			t.Error("an idle outbox writes")
+		}
+	})
+}
+
+// commits counts the transactions of a store.
+type commits struct {
+	store.Store
+	n int
+}
+
+func (c *commits) Commit(ctx context.Context, g []store.Guard, ops []store.Op) (int64, error) {
+	c.n++
+	return c.Store.Commit(ctx, g, ops)
 }
 
 // fussy is a broker that hangs up on some messages.

@@ -23,6 +23,7 @@ import (
 func (o *Outbox) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { o.runSent(ctx) })
 	for {
 		o.mu.Lock()
 		for k, q := range o.queues {
@@ -31,7 +32,7 @@ func (o *Outbox) Run(ctx context.Context) {
 			case q.count > 0:
 				q.running = true
 				wg.Go(func() { o.relay(ctx, k, q) })
-			case q.reserved == 0:
+			case q.reserved == 0 && len(q.sent) == 0:
 				delete(o.queues, k)
 			}
 		}
@@ -51,7 +52,7 @@ func (o *Outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 		o.mu.Lock()
 		added := q.added
 		o.mu.Unlock()
-		es, err := o.list(ctx, k)
+		es, err := o.list(ctx, k, q)
 		if err == nil && len(es) == 0 {
 			if o.empty(q, added) {
 				return
@@ -60,16 +61,18 @@ func (o *Outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 		}
 		if err == nil {
 			var sent []store.Entry
+			remove := func() { _ = o.delete(ctx, q, sent) } // ctx is done, else it tries for ever
 			if target, ok := strings.CutPrefix(k.dest, destFunction); ok {
 				sent, err = o.callAll(ctx, log, k, q, target, es)
 			} else if line, ok := strings.CutPrefix(k.dest, destLine); ok {
 				sent, err = o.driveAll(ctx, log, k.function, line, q, es)
 			} else {
 				sent, err = o.sendAll(ctx, log, k, q, es)
+				remove = func() { o.keepSent(ctx, q, sent) }
 			}
 			if len(sent) > 0 {
 				failed = 0
-				_ = o.delete(ctx, q, sent) // ctx is done, else it tries for ever
+				remove()
 			}
 		}
 		o.setError(q, err)
@@ -104,13 +107,23 @@ func (o *Outbox) Flush(limit time.Duration) {
 	for end := time.Now().Add(limit); left() && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	o.removeSent(ctx, 0)
 }
 
-func (o *Outbox) list(ctx context.Context, k outQueueKey) ([]store.Entry, error) {
+// list reads what is sent next.
+func (o *Outbox) list(ctx context.Context, k outQueueKey, q *outQueue) ([]store.Entry, error) {
+	o.mu.Lock()
+	gone := make(map[string]bool, len(q.sent)) // as of before the list is read
+	for key := range q.sent {
+		gone[key] = true
+	}
+	o.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
-	es, _, err := o.st.List(ctx, k.prefix(), store.Read{Limit: outboxBatch})
-	return es, err
+	es, _, err := o.st.List(ctx, k.prefix(), store.Read{Limit: outboxBatch + len(gone)})
+	return slices.DeleteFunc(es, func(e store.Entry) bool { return gone[e.Key] }), err
 }
 
 // empty ends a relay whose queue was found empty, unless something was
@@ -221,7 +234,7 @@ func (o *Outbox) Requeue(ctx context.Context, function string, l dead.Letter) er
 	if err != nil {
 		return err
 	}
-	if err := durable.Commit(ctx, o.st, o.log, "send dead letter again", append(p.ops, store.Op{Key: l.Key(), Delete: true})); err != nil {
+	if err := durable.Commit(ctx, o.st, o.log, "send dead letter again", append(p.Ops(), store.Op{Key: l.Key(), Delete: true})); err != nil {
 		p.Dropped()
 		return err
 	}
@@ -381,6 +394,18 @@ type Depth struct {
 	Err      error     // why the first one does not go out; nil: it does
 }
 
+// first reads the key of the first message of a queue that did not go out yet.
+func (o *Outbox) first(ctx context.Context, k outQueueKey) ([]store.Entry, error) {
+	o.mu.Lock()
+	q := o.queue(k)
+	limit := 1 + len(q.sent)
+	o.mu.Unlock()
+	es, _, err := o.st.List(ctx, k.prefix(), store.Read{Limit: limit, KeysOnly: true})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.DeleteFunc(es, func(e store.Entry) bool { return q.sent[e.Key] != nil }), err
+}
+
 // Depths tells of every queue that is not empty, by function and destination.
 func (o *Outbox) Depths(ctx context.Context) ([]Depth, error) {
 	o.mu.Lock()
@@ -394,8 +419,9 @@ func (o *Outbox) Depths(ctx context.Context) ([]Depth, error) {
 	slices.SortFunc(out, func(a, b Depth) int { return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.To, b.To)) })
 	for i := range out {
 		d := &out[i]
-		prefix := outQueueKey{d.Function, d.To}.prefix()
-		es, _, err := o.st.List(ctx, prefix, store.Read{Limit: 1, KeysOnly: true})
+		k := outQueueKey{d.Function, d.To}
+		prefix := k.prefix()
+		es, err := o.first(ctx, k)
 		if err != nil {
 			return out, fmt.Errorf("read outbox: %w", err)
 		}
