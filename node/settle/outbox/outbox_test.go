@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,8 +231,8 @@ func TestSentMessagesLeaveWithTheNextTransaction(t *testing.T) {
 			p.Posted()
 			time.Sleep(300 * time.Millisecond)
 		}
-		if counted.n > 10 {
-			t.Errorf("%d commits for 10 events", counted.n)
+		if counted.n.Load() > 10 {
+			t.Errorf("%d commits for 10 events", counted.n.Load())
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -246,9 +247,9 @@ func TestSentMessagesLeaveWithTheNextTransaction(t *testing.T) {
 			seen[m] = true
 		}
 		time.Sleep(time.Minute)
-		before := counted.n
+		before := counted.n.Load()
 		time.Sleep(time.Hour)
-		if counted.n != before {
+		if counted.n.Load() != before {
 			t.Error("an idle outbox writes")
 		}
 	})
@@ -257,11 +258,11 @@ func TestSentMessagesLeaveWithTheNextTransaction(t *testing.T) {
 // commits counts the transactions of a store.
 type commits struct {
 	store.Store
-	n int
+	n atomic.Int64
 }
 
 func (c *commits) Commit(ctx context.Context, g []store.Guard, ops []store.Op) (int64, error) {
-	c.n++
+	c.n.Add(1)
 	return c.Store.Commit(ctx, g, ops)
 }
 
