@@ -22,7 +22,7 @@ const (
 type sentMessage struct {
 	bytes int64
 	at    time.Time // when it went out
-	taken bool // a transaction is under way that removes it
+	taken bool      // a transaction is under way that removes it
 }
 
 // removal is a sent message that a parcel takes along.
