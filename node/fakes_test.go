@@ -392,6 +392,9 @@ func (p *fakePool) Invoke(ctx context.Context, in pool.Invocation) (pool.Outcome
 		case <-ctx.Done():
 		}
 	}()
+	if in.Begun != nil {
+		in.Begun()
+	}
 	res, err := p.handler()(ctx, in)
 	out := pool.Outcome{Result: res, Usage: functions.Usage{Wall: 2 * time.Millisecond, CPU: time.Millisecond, PeakMemory: 1 << 20}}
 	select {

@@ -459,7 +459,7 @@ func TestSandboxThatDiesIsReplaced(t *testing.T) {
 		if _, err = invoke(p, "x"); err == nil {
 			break
 		}
-		wantKind(t, err, functions.FailTransient)
+		wantKind(t, err, functions.FailLost)
 	}
 	if err != nil {
 		t.Fatal(err)

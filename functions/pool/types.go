@@ -68,6 +68,9 @@ type Invocation struct {
 	Host    Host
 	// NoWait asks for ErrOverloaded instead of waiting for room in a full queue.
 	NoWait bool
+	// Begun is called when the event is handed to an instance; it must not block.
+	// nil: nothing.
+	Begun func()
 }
 
 // Host answers what a running function asks of its node. Calls of one

@@ -164,6 +164,9 @@ func (w *worker) handle(ctx context.Context, r *request) (answer, bool) {
 	w.now.Store(&inv.ID)
 	cpu0, _ := w.in.Usage()
 	begin := time.Now()
+	if inv.Begun != nil {
+		inv.Begun()
+	}
 	deadline := begin.Add(fn.Timeout)
 	_ = w.in.Socket().SetDeadline(deadline)
 	interrupt := func() { _ = w.in.Socket().SetDeadline(time.Unix(1, 0)) }

@@ -60,6 +60,7 @@ type Request struct {
 	// called.
 	freeze func() []store.Op
 	thaw   func()
+	begun  func() // called when an instance has the event; nil: not called
 }
 
 // Ran is what came of a request that succeeded, or how far one came that did not.
@@ -130,7 +131,7 @@ func (x *executor) once(ctx context.Context, v *Version, r Request) (Ran, error)
 	}
 	var err error
 	out.Outcome, err = v.Runner.Invoke(ctx, pool.Invocation{
-		ID: out.Invocation, Trigger: r.Trigger, Attempt: r.Attempt, Event: r.Event, Host: tx, NoWait: r.NoWait,
+		ID: out.Invocation, Trigger: r.Trigger, Attempt: r.Attempt, Event: r.Event, Host: tx, NoWait: r.NoWait, Begun: r.begun,
 	})
 	if err == nil && tx.fault == nil {
 		if err = x.commit(ctx, v.Function, tx, out.Outcome.Result, r.frozen(), doneKey); err != nil && r.thaw != nil {

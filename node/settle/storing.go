@@ -230,23 +230,30 @@ func (s *Service) letGo() {
 	}
 }
 
-// begin prepares a try of an event. Its sender starts to wait for it. The sender
-// of one that is stored was told already: it is read from there, and the attempt
-// is counted there before it takes place, so that an event that ends the node
-// ends as a dead letter. gone says that the event is not there any more.
+// startHold has the sender of an event wait for its outcome from now on, and not
+// longer than hold: an instance has it.
+func (s *Service) startHold(w *work) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.item != nil || w.hold != nil {
+		return
+	}
+	limit := s.function.Hold
+	w.held = time.Now().Add(limit)
+	w.hold = time.AfterFunc(limit, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.store(w)
+	})
+}
+
+// begin prepares a try of an event. One that is stored is read from there, and
+// the attempt is counted there before it takes place, so that an event that ends
+// the node ends as a dead letter. gone says that the event is not there any more.
 func (s *Service) begin(ctx context.Context, w *work) (gone bool, err error) {
 	s.mu.Lock()
 	item, away, h := w.item, w.away, w.header(w.failure == nil)
 	if item == nil {
-		if w.hold == nil {
-			limit := s.function.Hold
-			w.held = time.Now().Add(limit)
-			w.hold = time.AfterFunc(limit, func() {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.store(w)
-			})
-		}
 		if w.d.Repeat {
 			s.storeNow(w)
 		}

@@ -35,6 +35,9 @@ type testNode struct {
 type code func(ctx context.Context, in pool.Invocation) (functions.Result, error)
 
 func (c code) Invoke(ctx context.Context, in pool.Invocation) (pool.Outcome, error) {
+	if in.Begun != nil {
+		in.Begun()
+	}
 	res, err := c(ctx, in)
 	return pool.Outcome{Result: res, Usage: functions.Usage{Wall: time.Millisecond}}, err
 }

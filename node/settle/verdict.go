@@ -121,7 +121,7 @@ func (s *Service) try(ctx context.Context, w *work) verdict {
 	}
 	out, err := s.exec.run(ctx, active, Request{
 		Trigger: w.d.Trigger, Attempt: w.failed + 1, Event: w.d.Event, OwnID: w.d.OwnID,
-		freeze: func() []store.Op { return s.freeze(w) }, thaw: func() { s.thaw(w) },
+		freeze: func() []store.Op { return s.freeze(w) }, thaw: func() { s.thaw(w) }, begun: func() { s.startHold(w) },
 	})
 	schedule := active.Function.Retry
 	v, wait, counted := judge(err, w.failed, w.waits, schedule)
