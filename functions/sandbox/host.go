@@ -223,7 +223,8 @@ func (h *Host) removeLeftovers(ctx context.Context) error {
 	for _, d := range dirs {
 		h.removeFiles(ctx, d.Name())
 	}
-	return nil
+	// A sandbox's own folder is gone with a reboot, its view is not.
+	return h.removeViews(ctx)
 }
 
 // removeContainer kills and removes a container. One that is gone is no error.

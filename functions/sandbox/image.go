@@ -8,14 +8,12 @@ import (
 	"io"
 	"strings"
 
-	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -160,25 +158,10 @@ func (h *Host) layers(ctx context.Context, version, id string) ([]string, ocispe
 	if err != nil {
 		return nil, none, fmt.Errorf("find image: %w", err)
 	}
-	img := containerd.NewImageWithPlatform(h.client, record, runs(platforms.DefaultSpec()))
-	if ok, err := img.IsUnpacked(ctx, snapshotter); err != nil || !ok {
-		if err := img.Unpack(ctx, snapshotter); err != nil {
-			return nil, none, fmt.Errorf("unpack image: %w", err)
-		}
-	}
-	spec, err := img.Spec(ctx)
+	snapshot, config, err := h.unpack(ctx, record)
 	if err != nil {
-		return nil, none, fmt.Errorf("read image configuration: %w", err)
+		return nil, none, err
 	}
-	chain := identity.ChainID(append([]digest.Digest(nil), spec.RootFS.DiffIDs...))
-	sn := h.client.SnapshotService(snapshotter)
-	ms, err := sn.View(ctx, id, chain.String())
-	if errdefs.IsAlreadyExists(err) {
-		ms, err = sn.Mounts(ctx, id)
-	}
-	if err != nil {
-		return nil, none, fmt.Errorf("make view of image: %w", err)
-	}
-	dirs, err := lowerDirs(ms)
-	return dirs, spec.Config, err
+	dirs, err := h.view(ctx, id, snapshot)
+	return dirs, config, err
 }
