@@ -31,8 +31,8 @@ type Image struct {
 
 func imageName(version string) string { return "edgefn/" + version }
 
-// Import reads a tar of an OCI layout with one image index in it and keeps
-// that image. Blobs that are here, as Missing tells, may be left out of the tar;
+// Import reads a tar of an OCI layout with one image index in it, keeps that
+// image and unpacks it. A loss of power after Import takes nothing of it away. Blobs that are here, as Missing tells, may be left out of the tar;
 // if one of those is gone, the error is ErrIncomplete. It is safe to import what
 // is there already.
 func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
@@ -83,7 +83,8 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 	}
 	record := images.Image{Name: imageName(img.Digest), Target: desc}
 	_, err = h.client.ImageService().Create(ctx, record)
-	if err != nil && !errdefs.IsAlreadyExists(err) {
+	known := errdefs.IsAlreadyExists(err)
+	if err != nil && !known {
 		return Image{}, fmt.Errorf("keep image: %w", err)
 	}
 	h.letGo(ctx, img.Digest)
@@ -97,7 +98,28 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 			return Image{}, errors.Join(err, h.Remove(ctx, img.Digest))
 		}
 	}
+	if err := h.settle(ctx, record); err != nil {
+		if !known {
+			err = errors.Join(err, h.Remove(ctx, img.Digest))
+		}
+		return Image{}, err
+	}
 	return img, nil
+}
+
+// settle unpacks an image and makes it durable with all its blobs.
+func (h *Host) settle(ctx context.Context, record images.Image) error {
+	u, err := h.unpack(ctx, record)
+	if err != nil {
+		if known := importError(err); !errors.Is(known, ErrBadImage) {
+			return known
+		}
+		return err // who knows whose fault
+	}
+	if u.synced {
+		return nil
+	}
+	return h.sync()
 }
 
 // importError says whose fault it is that an image cannot be kept. A full disk
@@ -158,10 +180,10 @@ func (h *Host) layers(ctx context.Context, version, id string) ([]string, ocispe
 	if err != nil {
 		return nil, none, fmt.Errorf("find image: %w", err)
 	}
-	snapshot, config, err := h.unpack(ctx, record)
+	u, err := h.unpack(ctx, record)
 	if err != nil {
 		return nil, none, err
 	}
-	dirs, err := h.view(ctx, id, snapshot)
-	return dirs, config, err
+	dirs, err := h.view(ctx, id, u.snapshot)
+	return dirs, u.config, err
 }

@@ -37,7 +37,10 @@ const probeProgram = "EDGEFN_TEST_PROBE"
 
 // unreadFile is in the probe's image. What an instance has looked for once, the
 // kernel may find even if it is gone.
-const unreadFile = "/opt/unread"
+const (
+	unreadFile = "/opt/unread"
+	unreadText = "nobody has looked for this file before"
+)
 
 // probeImage returns a tar of an OCI layout with the probe as /app/function.
 func probeImage(t testing.TB, fn *functions.Function) io.Reader {
@@ -61,9 +64,8 @@ func probeImage(t testing.TB, fn *functions.Function) io.Reader {
 	must(t, tw.WriteHeader(&tar.Header{Name: "app/function", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(b))}))
 	_, err = tw.Write(b)
 	must(t, err)
-	const unread = "nobody has looked for this file before"
-	must(t, tw.WriteHeader(&tar.Header{Name: unreadFile[1:], Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(unread))}))
-	_, err = tw.Write([]byte(unread))
+	must(t, tw.WriteHeader(&tar.Header{Name: unreadFile[1:], Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(unreadText))}))
+	_, err = tw.Write([]byte(unreadText))
 	must(t, err)
 	// A device in an image: /dev/loop-control, linux/miscdevice.h.
 	must(t, tw.WriteHeader(&tar.Header{Name: "opt/device", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 10, Devminor: 237}))
