@@ -65,8 +65,12 @@ type Host struct {
 	private *private
 	client  *containerd.Client
 	groups  *cgroups
+	roots   []string // folders in which containerd keeps images, one of each file system
+	// unpacking has room for the one who unpacks: who finds a snapshot that is
+	// not finished knows that nobody works at it.
+	unpacking chan struct{}
 
-	mu    sync.Mutex // guards roots
+	mu    sync.Mutex // guards count
 	count int        // sandboxes made, for their names
 }
 
@@ -77,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{cfg: cfg, log: cfg.Logger.With("component", "sandbox"), id: idOf(cfg.DataDir)}
+	h := &Host{cfg: cfg, log: cfg.Logger.With("component", "sandbox"), id: idOf(cfg.DataDir), unpacking: make(chan struct{}, 1)}
 	if os.Geteuid() != 0 {
 		return nil, errors.New("sandboxes need root: start the node as root")
 	}
@@ -120,6 +124,9 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	ctx = h.context(ctx)
 	if _, err := h.client.Version(ctx); err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoContainerd, address, err)
+	}
+	if err := h.findRoots(ctx); err != nil {
+		return nil, err
 	}
 	if err := h.removeLeftovers(ctx); err != nil {
 		return nil, fmt.Errorf("remove what a former run left: %w", err)
@@ -230,7 +237,8 @@ func (h *Host) removeLeftovers(ctx context.Context) error {
 	for _, d := range dirs {
 		h.removeFiles(ctx, d.Name())
 	}
-	return nil
+	// A sandbox's own folder is gone with a reboot, its view is not.
+	return h.removeSnapshots(ctx, leftover)
 }
 
 // removeContainer kills and removes a container. One that is gone is no error.

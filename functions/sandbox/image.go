@@ -8,14 +8,12 @@ import (
 	"io"
 	"strings"
 
-	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -33,8 +31,8 @@ type Image struct {
 
 func imageName(version string) string { return "edgefn/" + version }
 
-// Import reads a tar of an OCI layout with one image index in it and keeps
-// that image. Blobs that are here, as Missing tells, may be left out of the tar;
+// Import reads a tar of an OCI layout with one image index in it, keeps that
+// image and unpacks it. A loss of power after Import takes nothing of it away. Blobs that are here, as Missing tells, may be left out of the tar;
 // if one of those is gone, the error is ErrIncomplete. It is safe to import what
 // is there already.
 func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
@@ -85,7 +83,8 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 	}
 	record := images.Image{Name: imageName(img.Digest), Target: desc}
 	_, err = h.client.ImageService().Create(ctx, record)
-	if err != nil && !errdefs.IsAlreadyExists(err) {
+	known := errdefs.IsAlreadyExists(err)
+	if err != nil && !known {
 		return Image{}, fmt.Errorf("keep image: %w", err)
 	}
 	h.letGo(ctx, img.Digest)
@@ -99,7 +98,28 @@ func (h *Host) Import(ctx context.Context, r io.Reader) (Image, error) {
 			return Image{}, errors.Join(err, h.Remove(ctx, img.Digest))
 		}
 	}
+	if err := h.settle(ctx, record); err != nil {
+		if !known {
+			err = errors.Join(err, h.Remove(ctx, img.Digest))
+		}
+		return Image{}, err
+	}
 	return img, nil
+}
+
+// settle unpacks an image and makes it durable with all its blobs.
+func (h *Host) settle(ctx context.Context, record images.Image) error {
+	u, err := h.unpack(ctx, record)
+	if err != nil {
+		if known := importError(err); !errors.Is(known, ErrBadImage) {
+			return known
+		}
+		return err // who knows whose fault
+	}
+	if u.synced {
+		return nil
+	}
+	return h.sync()
 }
 
 // importError says whose fault it is that an image cannot be kept. A full disk
@@ -160,25 +180,10 @@ func (h *Host) layers(ctx context.Context, version, id string) ([]string, ocispe
 	if err != nil {
 		return nil, none, fmt.Errorf("find image: %w", err)
 	}
-	img := containerd.NewImageWithPlatform(h.client, record, runs(platforms.DefaultSpec()))
-	if ok, err := img.IsUnpacked(ctx, snapshotter); err != nil || !ok {
-		if err := img.Unpack(ctx, snapshotter); err != nil {
-			return nil, none, fmt.Errorf("unpack image: %w", err)
-		}
-	}
-	spec, err := img.Spec(ctx)
+	u, err := h.unpack(ctx, record)
 	if err != nil {
-		return nil, none, fmt.Errorf("read image configuration: %w", err)
+		return nil, none, err
 	}
-	chain := identity.ChainID(append([]digest.Digest(nil), spec.RootFS.DiffIDs...))
-	sn := h.client.SnapshotService(snapshotter)
-	ms, err := sn.View(ctx, id, chain.String())
-	if errdefs.IsAlreadyExists(err) {
-		ms, err = sn.Mounts(ctx, id)
-	}
-	if err != nil {
-		return nil, none, fmt.Errorf("make view of image: %w", err)
-	}
-	dirs, err := lowerDirs(ms)
-	return dirs, spec.Config, err
+	dirs, err := h.view(ctx, id, u.snapshot)
+	return dirs, u.config, err
 }

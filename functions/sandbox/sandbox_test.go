@@ -35,6 +35,13 @@ import (
 // probeProgram names a built testdata/probe, for a machine that has no Go.
 const probeProgram = "EDGEFN_TEST_PROBE"
 
+// unreadFile is in the probe's image. What an instance has looked for once, the
+// kernel may find even if it is gone.
+const (
+	unreadFile = "/opt/unread"
+	unreadText = "nobody has looked for this file before"
+)
+
 // probeImage returns a tar of an OCI layout with the probe as /app/function.
 func probeImage(t testing.TB, fn *functions.Function) io.Reader {
 	t.Helper()
@@ -57,6 +64,9 @@ func probeImage(t testing.TB, fn *functions.Function) io.Reader {
 	must(t, tw.WriteHeader(&tar.Header{Name: "app/function", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(b))}))
 	_, err = tw.Write(b)
 	must(t, err)
+	must(t, tw.WriteHeader(&tar.Header{Name: unreadFile[1:], Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(unreadText))}))
+	_, err = tw.Write([]byte(unreadText))
+	must(t, err)
 	// A device in an image: /dev/loop-control, linux/miscdevice.h.
 	must(t, tw.WriteHeader(&tar.Header{Name: "opt/device", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 10, Devminor: 237}))
 	must(t, tw.Close())
@@ -66,11 +76,12 @@ func probeImage(t testing.TB, fn *functions.Function) io.Reader {
 	must(t, err)
 	cf, err := img.ConfigFile()
 	must(t, err)
+	spec, err := json.Marshal(fn)
+	must(t, err)
 	cf = cf.DeepCopy()
 	cf.OS, cf.Architecture = "linux", runtime.GOARCH
+	cf.Config.Labels = map[string]string{functions.ImageLabel: string(spec)} // as edgefn build does
 	img, err = mutate.ConfigFile(img, cf)
-	must(t, err)
-	spec, err := json.Marshal(fn)
 	must(t, err)
 	idx := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}})
 	idx = mutate.Annotations(idx, map[string]string{"org.edgefn.function": string(spec)}).(v1.ImageIndex)
@@ -156,6 +167,12 @@ func start(t *testing.T, h *sandbox.Host, change func(*functions.Function), devi
 	t.Helper()
 	spec := probeSpec(t, h, change)
 	spec.Devices = devices
+	return run(t, h, spec)
+}
+
+// run runs a pool of an image that is imported.
+func run(t *testing.T, h *sandbox.Host, spec sandbox.Spec) *probe {
+	t.Helper()
 	pr := &probe{}
 	var err error
 	pr.Pool, err = pool.New(pool.Config{
