@@ -202,7 +202,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		err = fmt.Errorf("store: %w", storeErr(n.st))
 	}
 	n.drain(base, server)
-	n.settler.Outbox.Flush(flushTime)
+	n.settler.Outbox.Flush(base, flushTime)
 	for _, t := range []*tasks.Task{settling, hardware, deploying, upkeep, writes} {
 		t.Stop()
 	}

@@ -93,7 +93,7 @@ func (o *Outbox) relay(ctx context.Context, k outQueueKey, q *outQueue) {
 // Flush waits until nothing waits to be sent, for limit at most, so that a stop
 // in good order cuts no Batch short: what was sent and not yet deleted would
 // be sent again.
-func (o *Outbox) Flush(limit time.Duration) {
+func (o *Outbox) Flush(ctx context.Context, limit time.Duration) {
 	left := func() bool {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -107,7 +107,7 @@ func (o *Outbox) Flush(limit time.Duration) {
 	for end := time.Now().Add(limit); left() && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	o.removeSent(ctx, 0)
 }

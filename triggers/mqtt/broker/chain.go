@@ -48,7 +48,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byt
 		ev, own := b.event(t, m, false, false, nil)
 		e := &chained{target: t, event: ev, ownID: own, size: m.size(), settled: make(chan error, 1)}
 		if b.pending.waits(t.key()) {
-			if err := b.queueBehind(e, w); err != nil {
+			if err := b.queueBehind(e, w); err != nil { //nolint:contextcheck // the event outlives the call
 				return fmt.Errorf("publish to %q: %w", topic, err)
 			}
 			continue
