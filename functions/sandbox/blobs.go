@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // holdTime is how long blobs that were told to be here stay for the rest of
@@ -34,9 +35,28 @@ func (h *Host) Missing(ctx context.Context, version string, blobs []string) ([]s
 	if err != nil {
 		return nil, fmt.Errorf("find image: %w", err)
 	}
+	missing, err := h.missing(ctx, version, blobs, kept)
+	if err == nil && kept && len(missing) > 0 {
+		missing, err = h.missing(ctx, version, blobs, false) // a blob that is lost keeps none
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range missing {
+		// A record without a file would have containerd take no other file.
+		if err := h.client.ContentStore().Delete(ctx, digest.Digest(b)); err != nil && !errdefs.IsNotFound(err) {
+			return nil, fmt.Errorf("forget blob %s, whose file is lost: %w", b, err)
+		}
+	}
+	return missing, nil
+}
+
+// missing is Missing, and leases what is here unless its image keeps it: a lease
+// costs a flush of the disk for each blob.
+func (h *Host) missing(ctx context.Context, version string, blobs []string, kept bool) ([]string, error) {
 	cs := h.client.ContentStore()
 	var missing []string
-	leased := kept // its image keeps them; a lease costs a flush of the disk for each
+	leased := kept
 	for _, b := range blobs {
 		d, err := digest.Parse(b)
 		if err != nil {
@@ -121,14 +141,19 @@ func (h *Host) salvage(ctx context.Context) {
 	}
 }
 
-// hasBlob reports whether a blob is here, whole.
+// hasBlob reports whether a blob is here, whole. A loss of power in the middle of
+// an import can leave containerd with the record of a blob and no file, since it
+// flushes a file before it gives it its name.
 func hasBlob(ctx context.Context, cs content.Store, d digest.Digest) (bool, error) {
-	_, err := cs.Info(ctx, d)
+	r, err := cs.ReaderAt(ctx, ocispec.Descriptor{Digest: d})
+	if err == nil && r.Size() > 0 {
+		_, err = r.ReadAt(make([]byte, 1), 0)
+	}
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("look for blob %s: %w", d, err)
 	}
-	return true, nil
+	return true, r.Close()
 }

@@ -15,4 +15,10 @@
 // skeleton with every mount point, so that containerd never has to change an
 // image to fit a user namespace. With no image named, the node's own /usr is
 // mapped in, read-only.
+//
+// What Import has returned outlasts a loss of power. containerd flushes its own
+// records and blobs but not the files that it unpacks, so the node does, and
+// then marks their snapshot; what has no mark when the node starts is removed
+// and unpacked anew. Images with the same files share a snapshot: each image
+// keeps it by a label, each sandbox by its view.
 package sandbox

@@ -1,10 +1,14 @@
 package sandbox_test
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -123,4 +127,30 @@ func TestUnfinishedIsUnpackedAnew(t *testing.T) {
 	must(t, os.Truncate(files[0], 0))
 	h, _ = closing(t, cfg)
 	reads(t, h, spec)
+}
+
+// A blob whose file was lost is missing, whatever containerd's records say, and
+// is taken when it is sent again.
+func TestLostBlobIsMissing(t *testing.T) {
+	cfg := config(t)
+	h, _ := closing(t, cfg)
+	fn := functions.Defaults()
+	fn.Name, fn.Runtime, fn.Handler = "probe", functions.Go, []string{"."}
+	image, err := io.ReadAll(probeImage(t, &fn))
+	must(t, err)
+	img, err := h.Import(t.Context(), bytes.NewReader(image))
+	must(t, err)
+	for _, d := range digests(t, image) {
+		file := filepath.Join(cfg.DataDir, "containerd/io.containerd.content.v1.content/blobs/sha256", strings.TrimPrefix(d, "sha256:"))
+		must(t, os.Remove(file))
+		missing, err := h.Missing(t.Context(), img.Digest, digests(t, image))
+		must(t, err)
+		if !slices.Equal(missing, []string{d}) {
+			t.Errorf("%v is missing, want %s", missing, d)
+		}
+		if _, err := h.Import(t.Context(), without(t, image, func(b string) bool { return b != d })); err != nil {
+			t.Errorf("%s is sent again: %v", d, err)
+		}
+	}
+	reads(t, h, sandbox.Spec{Function: &fn, Version: img.Digest, Argv: []string{"/app/function"}})
 }

@@ -25,8 +25,8 @@ var passing = []string{
 	"node-kill", "node-kill-starting", "node-restart", "node-freeze",
 	"containerd-kill", "shim-kill", "sandbox-kill", "instance-kill",
 	"outside-restart", "outside-kill", "outside-forgets", "outside-cut",
-	"disk-slow", "power-cut",
-	"redeploy", "rollback",
+	"disk-slow", "power-cut", "power-cut-deploy",
+	"redeploy", "rollback", "remove",
 	"clock-1970", "clock-jump",
 }
 
