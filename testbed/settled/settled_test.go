@@ -19,17 +19,6 @@ import (
 	"github.com/edgefn/edgefn/testbed/settled/powercut"
 )
 
-// passing are the kinds of faults that a node must bear in TestSettled. The
-// soak does all that there are. What is missing here is known not to pass.
-var passing = []string{
-	"node-kill", "node-kill-starting", "node-restart", "node-freeze",
-	"containerd-kill", "shim-kill", "sandbox-kill", "instance-kill",
-	"outside-restart", "outside-kill", "outside-forgets", "outside-cut",
-	"disk-slow", "power-cut", "power-cut-deploy",
-	"redeploy", "rollback", "remove",
-	"clock-1970", "clock-jump",
-}
-
 var seed = flag.Uint64("seed", 1, "of the schedule of faults")
 
 // interruptible is the test's context, done at Ctrl-C too, so that what it has
@@ -66,7 +55,7 @@ func TestSettled(t *testing.T) {
 	ctx := interruptible(t)
 	s := siteFor(ctx, t, siteOptions{freeze: 3 * time.Second, clock: true, disk: powercut.Why() == ""})
 	r, err := run(ctx, s, options{
-		faults: 40, only: passing, seed: *seed, rate: 24, recover: time.Minute, settle: time.Minute,
+		faults: 40, seed: *seed, rate: 24, recover: time.Minute, settle: time.Minute,
 		progress: func(done int, f *fault) { t.Logf("%d %s %s %s", done, f.kind, f.detail, f.wrong()) },
 	})
 	if r != nil {
