@@ -45,7 +45,7 @@ type bound struct {
 	name  string        // in the plural, for people
 	slots int           // requests served at once; more are answered with ErrOverloaded
 	stall time.Duration // without a byte
-	rate  int64         // least bytes per second of a body or an answer; 0: any
+	rate  int64         // least bytes per second of a body or an answer; 0: any, for one that waits for work between its parts
 	hint  string        // what to do when it is full
 }
 
@@ -55,7 +55,7 @@ var bounds = map[class]bound{
 	reads:       {name: "short reads", slots: 64, stall: stallTime, rate: minRate, hint: "try again in a moment"},
 	changes:     {name: "short changes", slots: 64, stall: stallTime, rate: minRate, hint: "try again in a moment"},
 	invocations: {name: "invocations and retries of dead letters", slots: 256, stall: stallTime, rate: minRate, hint: "try again when some have ended, or publish the events to a broker that the function listens to: there they wait"},
-	versions:    {name: "rollbacks and removals", slots: 16, stall: stallTime, rate: minRate, hint: "try again when one has ended"},
+	versions:    {name: "rollbacks and removals", slots: 16, stall: stallTime, hint: "try again when one has ended"},
 	uploads:     {name: "deploys", slots: 8, stall: stallUpload, hint: "try again when one has ended"},
 	streams:     {name: "readers of logs", slots: 256, stall: stallTime, hint: "end some of those that follow a log (edgefn logs -f), then try again"},
 	copies:      {name: "backups, restores, exports and imports", slots: 2, stall: stallUpload, hint: "try again when one has ended"},

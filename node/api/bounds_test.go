@@ -412,3 +412,28 @@ func TestClientOfBounds(t *testing.T) {
 		t.Errorf("a slow body: %v", err)
 	}
 }
+
+// A rollback that takes its time between two words of progress is not taken for a
+// caller who does not read.
+func TestLongRollback(t *testing.T) {
+	b := backend()
+	b.OnRollback = func(_ context.Context, name, _ string, progress func(api.Progress)) (api.Deployed, error) {
+		for _, step := range []string{"check", "activate", "drain"} {
+			progress(api.Progress{Step: step, Text: step})
+			time.Sleep(50 * time.Second)
+		}
+		return api.Deployed{Name: name, Version: "sha256:1"}, nil
+	}
+	onPipe(t, b, func(t *testing.T, c net.Conn) {
+		send(t, c, "POST /v1/functions/fan/rollback HTTP/1.1\r\nHost: e\r\nContent-Length: 0\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil || !strings.Contains(string(text), "sha256:1") {
+			t.Errorf("answer %s, %v", text, err)
+		}
+	})
+}
