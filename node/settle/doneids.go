@@ -59,7 +59,7 @@ type span struct {
 }
 
 func newDoneIDs(st store.Store, log *slog.Logger, node string) *doneIDs {
-	return &doneIDs{st: st, log: log, key: durable.Root + "leases/" + node}
+	return &doneIDs{st: st, log: log, key: durable.Root + leasesKind + node}
 }
 
 // load reads which leases an earlier run has made.
@@ -135,6 +135,9 @@ func (d *doneIDs) lease(ctx context.Context) (store.LeaseID, error) {
 	d.spans = keep
 	return id, nil
 }
+
+// leasesKind is the kind of the keys that hold which leases a node has made.
+const leasesKind = "leases/"
 
 // maxSpans is how many leases are kept at the most. One takes ids for an hour and
 // ends within a day and an hour, so what is dropped beyond has ended, unless the

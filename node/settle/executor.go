@@ -15,6 +15,7 @@ import (
 	"github.com/edgefn/edgefn/functions/pool"
 	"github.com/edgefn/edgefn/node/settle/durable"
 	"github.com/edgefn/edgefn/node/settle/outbox"
+	"github.com/edgefn/edgefn/node/settle/usage"
 )
 
 // maxReruns is how often an invocation is run again because another one
@@ -78,7 +79,7 @@ type executor struct {
 	fences     *fences
 	done       *doneIDs
 	quota      *quota
-	usage      *Usage
+	usage      *usage.Book
 	maxPayload int
 	log        *slog.Logger
 }
@@ -154,7 +155,7 @@ func (x *executor) meter(function string, u functions.Usage, err error) {
 	if u == (functions.Usage{}) && !failed {
 		return
 	}
-	x.usage.add(function, u, failed)
+	x.usage.Add(function, u, failed)
 }
 
 // commit makes an invocation's effects take place. With no state written, no

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/edgefn/edgefn/node/settle/durable"
 	"github.com/edgefn/edgefn/node/settle/outbox"
 	"github.com/edgefn/edgefn/node/settle/retry"
+	"github.com/edgefn/edgefn/node/settle/usage"
 )
 
 // Keys of log lines.
@@ -61,7 +63,7 @@ type Config struct {
 type Settler struct {
 	Dead   *dead.Letters
 	Outbox *outbox.Outbox
-	Usage  *Usage
+	Usage  *usage.Book
 
 	cfg     Config
 	log     *slog.Logger
@@ -76,8 +78,8 @@ func New(cfg Config) *Settler {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	log := cfg.Logger
-	s := &Settler{cfg: cfg, log: log, budget: durable.NewBudget(cfg.Quota), Usage: NewUsage(cfg.Store, log, cfg.Node)}
-	st := meteredStore{cfg.Store, s.Usage}
+	s := &Settler{cfg: cfg, log: log, budget: durable.NewBudget(cfg.Quota), Usage: usage.New(cfg.Store, log, cfg.Node)}
+	st := s.Usage.Metered(strings.TrimPrefix(fencePrefix, durable.Root), leasesKind)
 	s.Dead = dead.New(st, s.budget, log)
 	s.retries = retry.New(st, s.budget, log)
 	s.Outbox = outbox.New(st, s.budget, s.Dead, cfg.Around, log)
@@ -124,7 +126,7 @@ func (s *Settler) Erase(function string, keepState bool) []store.Op {
 	if !keepState {
 		ops = append(ops, store.Op{Key: StateKey(function, ""), Delete: true, Prefix: true})
 	}
-	for _, p := range []string{donePrefix, dead.Prefix, retry.Prefix, retry.HeaderPrefix, outbox.Prefix, usagePrefix} {
+	for _, p := range []string{donePrefix, dead.Prefix, retry.Prefix, retry.HeaderPrefix, outbox.Prefix, usage.Prefix} {
 		ops = append(ops, store.Op{Key: p + function + "/", Delete: true, Prefix: true})
 	}
 	return ops

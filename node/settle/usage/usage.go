@@ -1,4 +1,4 @@
-package settle
+package usage
 
 import (
 	"cmp"
@@ -16,9 +16,9 @@ import (
 	"github.com/edgefn/edgefn/node/settle/durable"
 )
 
-// Usage counts what functions cost. It is written to the store once a
+// Book counts what functions cost. It is written to the store once a
 // minute and at the end, so a crash loses a minute of it.
-type Usage struct {
+type Book struct {
 	st   store.Store
 	log  *slog.Logger
 	node string
@@ -46,8 +46,8 @@ type Counters struct {
 	WrittenBytes int64 `json:"written_bytes"`
 }
 
-// usagePrefix: FUNCTION/NODE.
-const usagePrefix = durable.Root + "usage/"
+// Prefix is what keys of counters begin with: then FUNCTION/NODE.
+const Prefix = durable.Root + "usage/"
 
 // flushEvery is how often what functions cost is written.
 const flushEvery = time.Minute
@@ -57,22 +57,22 @@ type usageEntry struct {
 	dirty bool // not written yet
 }
 
-// NewUsage makes the counters of a node. Load them first.
-func NewUsage(st store.Store, log *slog.Logger, node string) *Usage {
-	return &Usage{st: st, log: log, node: node, books: map[string]*usageEntry{}, weights: map[string]int64{}}
+// New makes the counters of a node. Load them first.
+func New(st store.Store, log *slog.Logger, node string) *Book {
+	return &Book{st: st, log: log, node: node, books: map[string]*usageEntry{}, weights: map[string]int64{}}
 }
 
-func (b *Usage) key(function string) string { return usagePrefix + function + "/" + b.node }
+func (b *Book) key(function string) string { return Prefix + function + "/" + b.node }
 
 // Load reads what an earlier run wrote.
-func (b *Usage) Load(ctx context.Context) error {
+func (b *Book) Load(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if m, ok := b.st.(store.Meter); ok {
 		b.seen = m.Written() // the start itself is nobody's
 	}
-	return durable.EachEntry(ctx, b.st, usagePrefix, store.Read{Limit: 500}, func(e store.Entry) error {
-		function, node, _ := strings.Cut(strings.TrimPrefix(e.Key, usagePrefix), "/")
+	return durable.EachEntry(ctx, b.st, Prefix, store.Read{Limit: 500}, func(e store.Entry) error {
+		function, node, _ := strings.Cut(strings.TrimPrefix(e.Key, Prefix), "/")
 		if node != b.node {
 			return nil
 		}
@@ -85,8 +85,8 @@ func (b *Usage) Load(ctx context.Context) error {
 	})
 }
 
-// add counts an invocation.
-func (b *Usage) add(function string, u functions.Usage, failed bool) {
+// Add counts an invocation.
+func (b *Book) Add(function string, u functions.Usage, failed bool) {
 	wall := float64(u.Wall) / float64(time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -107,7 +107,7 @@ func (b *Usage) add(function string, u functions.Usage, failed bool) {
 }
 
 // entry returns a function's counters. The caller holds mu.
-func (b *Usage) entry(function string) *usageEntry {
+func (b *Book) entry(function string) *usageEntry {
 	e := b.books[function]
 	if e == nil {
 		e = &usageEntry{Counters: Counters{Function: function, Since: time.Now().UTC()}}
@@ -117,7 +117,7 @@ func (b *Usage) entry(function string) *usageEntry {
 }
 
 // Of returns the counters of one function.
-func (b *Usage) Of(function string) Counters {
+func (b *Book) Of(function string) Counters {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entry(function)
@@ -126,14 +126,14 @@ func (b *Usage) Of(function string) Counters {
 }
 
 // Run writes once a minute until ctx is done. The caller then flushes.
-func (b *Usage) Run(ctx context.Context) {
+func (b *Book) Run(ctx context.Context) {
 	t := time.NewTicker(flushEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
 			if err := b.Flush(ctx); err != nil && ctx.Err() == nil {
-				b.log.Warn("usage is not written, trying again later", logErr, err)
+				b.log.Warn("usage is not written, trying again later", "err", err)
 			}
 		case <-ctx.Done():
 			return
@@ -142,7 +142,7 @@ func (b *Usage) Run(ctx context.Context) {
 }
 
 // Flush writes what has changed.
-func (b *Usage) Flush(ctx context.Context) error {
+func (b *Book) Flush(ctx context.Context) error {
 	b.mu.Lock()
 	b.share()
 	var changed []Counters
@@ -169,7 +169,7 @@ func (b *Usage) Flush(ctx context.Context) error {
 	return nil
 }
 
-func (b *Usage) write(ctx context.Context, batch []Counters) error {
+func (b *Book) write(ctx context.Context, batch []Counters) error {
 	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()
 	var ops []store.Op
@@ -186,7 +186,7 @@ func (b *Usage) write(ctx context.Context, batch []Counters) error {
 
 // Forget drops the counters of a function that was removed; its key goes with
 // the function's others.
-func (b *Usage) Forget(function string) {
+func (b *Book) Forget(function string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.books, function)

@@ -1,7 +1,8 @@
-package settle
+package usage
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,7 @@ import (
 func TestUsageIsWrittenOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memstore.New(memstore.Config{})
-		b := NewUsage(st, discard(), "gate")
+		b := New(st, slog.New(slog.DiscardHandler), "gate")
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { b.Run(ctx); close(done) }()
@@ -28,7 +29,7 @@ func TestUsageIsWrittenOnceAMinute(t *testing.T) {
 		var seen []int64
 		for range 180 { // three minutes and a bit, an event each second
 			time.Sleep(time.Second)
-			b.add("fan", functions.Usage{Wall: time.Millisecond}, false)
+			b.Add("fan", functions.Usage{Wall: time.Millisecond}, false)
 			synctest.Wait()
 			if v := version(); v != 0 && (len(seen) == 0 || seen[len(seen)-1] != v) {
 				seen = append(seen, v)
@@ -47,7 +48,7 @@ func TestUsageIsWrittenOnceAMinute(t *testing.T) {
 		}
 		cancel()
 		<-done
-		again := NewUsage(st, discard(), "gate")
+		again := New(st, slog.New(slog.DiscardHandler), "gate")
 		if err := again.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -67,16 +68,16 @@ func (m *metered) Written() int64 { return m.written }
 
 func TestWrittenIsSharedByWhatWasCommitted(t *testing.T) {
 	m := &metered{Store: memstore.New(memstore.Config{}), written: 1000}
-	u := NewUsage(m, discard(), "gate")
-	st := meteredStore{m, u}
+	u := New(m, slog.New(slog.DiscardHandler), "gate")
+	st := u.Metered("marks/")
 	u.seen = m.written
 	u.Of("fan")
 	u.Of("lamp")
 	value := make([]byte, commitWeight)
 	for _, ops := range [][]store.Op{
-		{{Key: StateKey("fan", "a"), Value: value}, {Key: fencePrefix + "gate/1", Value: []byte("x")}},
+		{{Key: "/edgefn/state/fan/a", Value: value}, {Key: "/edgefn/marks/gate/1", Value: []byte("x")}},
 		{{Key: "/edgefn/retry/lamp/1-2", Value: value}},
-		{{Key: fencePrefix + "gate/2", Value: value}},
+		{{Key: "/edgefn/marks/gate/2", Value: value}},
 	} {
 		if _, err := st.Commit(t.Context(), nil, ops); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,8 @@
-package settle
+package usage
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/edgefn/edgefn/cluster/store"
@@ -12,28 +13,31 @@ import (
 // record in the log and the pages of the database are written whole.
 const commitWeight = 4 << 10
 
-// meteredStore is the store of a settler. It weighs what is committed for each
-// function.
+// Metered returns a store like the book's that weighs what is committed for each
+// function. node are the kinds of keys that are the node's own, behind
+// durable.Root, each with a slash at its end.
+func (b *Book) Metered(node ...string) store.Store { return meteredStore{b.st, b, node} }
+
 type meteredStore struct {
 	store.Store
-	usage *Usage
+	book *Book
+	node []string
 }
 
 // Commit implements store.Store.
 func (s meteredStore) Commit(ctx context.Context, guards []store.Guard, ops []store.Op) (int64, error) {
 	revision, err := s.Store.Commit(ctx, guards, ops)
 	if err == nil && len(ops) > 0 {
-		s.usage.weigh(ops)
+		s.book.weigh(ops, s.node)
 	}
 	return revision, err
 }
 
 // functionOf is the function that a key of settling belongs to; empty: it is the
 // node's own.
-func functionOf(key string) string {
+func functionOf(key string, node []string) string {
 	kind, rest, _ := strings.Cut(strings.TrimPrefix(key, durable.Root), "/")
-	switch kind + "/" {
-	case strings.TrimPrefix(fencePrefix, durable.Root), "leases/":
+	if slices.Contains(node, kind+"/") {
 		return ""
 	}
 	function, _, _ := strings.Cut(rest, "/")
@@ -42,13 +46,13 @@ func functionOf(key string) string {
 
 // weigh counts a commit. What of it is the node's own counts for the function of
 // the rest.
-func (b *Usage) weigh(ops []store.Op) {
+func (b *Book) weigh(ops []store.Op, node []string) {
 	total, own := int64(commitWeight), int64(0)
 	weights := map[string]int64{}
 	for i := range ops {
 		n := int64(len(ops[i].Key) + len(ops[i].Value))
 		total += n
-		if f := functionOf(ops[i].Key); f != "" {
+		if f := functionOf(ops[i].Key, node); f != "" {
 			weights[f] += n
 			own += n
 		}
@@ -70,7 +74,7 @@ func (b *Usage) weigh(ops []store.Op) {
 // holds mu.
 //
 //	written(f) += delta * weight(f) / sum of all weights
-func (b *Usage) share() {
+func (b *Book) share() {
 	meter, ok := b.st.(store.Meter)
 	if !ok || len(b.weights) == 0 {
 		return
