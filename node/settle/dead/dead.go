@@ -55,6 +55,8 @@ type queue struct {
 type Item struct {
 	ID    string
 	Bytes int64 // that it takes in the store
+
+	seen time.Time // when this run of the node first knew of it
 }
 
 // New makes the queues of a store. Load them first.
@@ -70,7 +72,7 @@ func (d *Letters) Load(ctx context.Context) error {
 		function, _, _ := strings.Cut(strings.TrimPrefix(key, Prefix), "/")
 		if id, n, ok := durable.SplitSized(key, Prefix+function+"/"); ok {
 			q := d.queue(function)
-			q.items = append(q.items, Item{id, n})
+			q.items = append(q.items, Item{id, n, time.Now()})
 			q.bytes += n
 			d.budget.Force(n)
 		}
@@ -103,7 +105,7 @@ func (d *Letters) Add(ctx context.Context, fn *functions.Function, l Letter, ext
 	if err != nil {
 		return fmt.Errorf("keep dead letter: %w", err)
 	}
-	item := Item{l.ID, int64(len(value))}
+	item := Item{l.ID, int64(len(value)), time.Now()}
 	drop, err := d.reserve(fn, item)
 	if err != nil {
 		return err
@@ -202,7 +204,7 @@ func (d *Letters) Expire(ctx context.Context, fn *functions.Function, now time.T
 	q := d.queue(fn.Name)
 	for _, it := range q.items {
 		id, err := ulid.ParseStrict(it.ID)
-		if err == nil && now.Sub(ulid.Time(id.Time())) > fn.Dead.Age && !q.busy[it.ID] {
+		if err == nil && aged(ulid.Time(id.Time()), it.seen, now, fn.Dead.Age) && !q.busy[it.ID] {
 			old = append(old, it)
 		}
 	}
@@ -213,6 +215,21 @@ func (d *Letters) Expire(ctx context.Context, fn *functions.Function, now time.T
 		}
 	}
 	return nil
+}
+
+// plausible is before every letter that was written by a clock that was set.
+var plausible = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// aged reports whether a letter that was written at a time, and that this run of
+// the node has known since seen, is older than age. No clock that is wrong for an
+// hour destroys letters: one that was written by a clock which was not set ages
+// by the time that the node runs, and so does every one for its first day.
+func aged(written, seen, now time.Time, age time.Duration) bool {
+	least := min(age, 24*time.Hour)
+	if written.Before(plausible) {
+		least = age
+	}
+	return now.Sub(written) > age && now.Sub(seen) > least
 }
 
 // Delete removes letters.
