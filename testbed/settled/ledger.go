@@ -1,6 +1,10 @@
 package main
 
 import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -59,18 +63,21 @@ func (l *ledger) All() []string {
 	return slices.Clone(l.order)
 }
 
-// Del implements mqtt.Store.
+// Del implements mqtt.Store. At no time is a message neither outstanding nor
+// acknowledged.
 func (l *ledger) Del(key string) {
 	l.mu.Lock()
 	payload, ok := l.payloads[key]
+	l.mu.Unlock()
+	if ok {
+		l.acked(payload)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	delete(l.messages, key)
 	delete(l.payloads, key)
 	if i := slices.Index(l.order, key); i >= 0 {
 		l.order = slices.Delete(l.order, i, i+1)
-	}
-	l.mu.Unlock()
-	if ok {
-		l.acked(payload)
 	}
 }
 
@@ -100,6 +107,44 @@ func (l *ledger) has(payload []byte) bool {
 		}
 	}
 	return false
+}
+
+// release has PUBREL sent again from now on, not the message.
+func (l *ledger) release(id uint16) {
+	pk := packets.NewControlPacket(packets.Pubrel).(*packets.PubrelPacket)
+	pk.MessageID = id
+	key := fmt.Sprintf("%s%d", outgoing, id)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.messages[key]; ok {
+		l.messages[key] = pk
+	}
+}
+
+// releases is a publisher's connection. paho 1.5 does not keep that it has sent
+// PUBREL, and sends the PUBLISH again on its next connection, which a broker
+// has to take for another message [MQTT-4.3.3-1]. So the ledger learns it here,
+// before it is on the wire.
+type releases struct {
+	net.Conn
+	ledger *ledger
+}
+
+// Write implements net.Conn. paho writes a PUBREL in one call.
+func (c releases) Write(b []byte) (int, error) {
+	if len(b) == 4 && b[0]>>4 == packets.Pubrel {
+		c.ledger.release(binary.BigEndian.Uint16(b[2:]))
+	}
+	return c.Conn.Write(b)
+}
+
+// dial opens the connection of a publisher.
+func (l *ledger) dial(u *url.URL, o mqtt.ClientOptions) (net.Conn, error) {
+	nc, err := net.DialTimeout("tcp", u.Host, o.ConnectTimeout)
+	if err != nil {
+		return nil, err
+	}
+	return releases{nc, l}, nil
 }
 
 // pause is how long a client waits before it connects again.

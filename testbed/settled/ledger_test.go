@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"net"
 	"slices"
 	"testing"
 
@@ -33,5 +35,27 @@ func TestLedger(t *testing.T) {
 	l.Del("o.1")
 	if !slices.Equal(acked, []string{"second", "first"}) || l.outstanding() != 0 || len(l.All()) != 0 {
 		t.Errorf("acknowledged %v, outstanding %d", acked, l.outstanding())
+	}
+}
+
+// TestLedgerKeepsPubrel sends PUBREL: a message that was there is not sent again.
+func TestLedgerKeepsPubrel(t *testing.T) {
+	l := newLedger(func([]byte) {})
+	l.Put("o.7", publish("seventh"))
+	nc, broker := net.Pipe()
+	defer func() { _ = nc.Close() }()
+	go func() { _, _ = io.Copy(io.Discard, broker) }()
+	for _, id := range []uint16{7, 8} {
+		pk := packets.NewControlPacket(packets.Pubrel).(*packets.PubrelPacket)
+		pk.MessageID = id
+		if err := pk.Write(releases{nc, l}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pk, ok := l.Get("o.7").(*packets.PubrelPacket); !ok || pk.MessageID != 7 || !l.has([]byte("seventh")) {
+		t.Errorf("sent again is %v", l.Get("o.7"))
+	}
+	if l.Get("o.8") != nil {
+		t.Errorf("%v is of no message", l.Get("o.8"))
 	}
 }

@@ -90,7 +90,8 @@ func (p *publisher) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		lost := make(chan struct{})
 		var once sync.Once
-		o := clientOptions(p.s.addr, "settled-"+p.s.name, p.ledger).SetConnectionLostHandler(func(mqtt.Client, error) { once.Do(func() { close(lost) }) })
+		o := clientOptions(p.s.addr, "settled-"+p.s.name, p.ledger).SetCustomOpenConnectionFn(p.ledger.dial).
+			SetConnectionLostHandler(func(mqtt.Client, error) { once.Do(func() { close(lost) }) })
 		c := mqtt.NewClient(o)
 		if t := c.Connect(); t.WaitTimeout(6*time.Second) && t.Error() == nil {
 			p.serve(ctx, c, lost)
