@@ -29,7 +29,7 @@ type Broker struct {
 	subs     subscriptions
 	retained retained
 	lanes    *lanes
-	total    budget // unfinished messages of all clients
+	intake   *intake
 	bound    atomic.Pointer[bindings]
 	stats    counters
 	pending  pendingEvents
@@ -68,7 +68,7 @@ func New(cfg Config) (*Broker, error) {
 		began:    time.Now(),
 		cfg:      cfg,
 		lanes:    newLanes(),
-		total:    budget{maxCount: int64(cfg.MaxClients) * receiveMaximum, maxBytes: totalBytes},
+		intake:   newIntake(totalBytes),
 		sessions: map[string]*session{},
 		conns:    map[*conn]struct{}{},
 		wills:    map[string]delayedWill{},
@@ -283,13 +283,12 @@ func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present b
 				return false, packets.ErrQuotaExceeded
 			}
 			s = newSession(id, randomEpoch())
-			s.lane = b.lanes.open(clientLane(id), receiveMaximum, clientBytes)
 			b.sessions[id] = s
 		}
 		w := b.enter(s, c, expiry)
 		b.mu.Unlock()
 		if will != nil {
-			b.publishWill(s.lane, will)
+			b.publishWill(s.id, will)
 		}
 		if err := <-w; err != nil {
 			return false, packets.ErrServerUnavailable
@@ -350,7 +349,6 @@ func (b *Broker) end(s *session) *message {
 	for _, f := range filters {
 		b.subs.remove(s, f)
 	}
-	b.lanes.close(s.lane)
 	will, waiting := b.wills[s.id]
 	delete(b.wills, s.id)
 	if !waiting {
@@ -393,25 +391,22 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 	b.mu.Unlock()
 	close(c.detached)
 	for _, m := range wills {
-		b.publishWill(s.lane, m)
+		b.publishWill(s.id, m)
 	}
 }
 
 // sweep does what time brings: delayed wills, sessions and retained messages
-// that expire.
+// that expire, and room for a client that was refused a message.
 func (b *Broker) sweep() {
 	now := b.cfg.Clock().Unix()
-	type will struct {
-		m    *message
-		lane *lane
-	}
-	var wills []will
+	wills := map[string]*message{} // by client id
+	var over []*conn
 	b.mu.Lock()
 	for id, w := range b.wills {
 		if w.due <= now {
 			delete(b.wills, id)
-			if s := b.sessions[id]; s != nil {
-				wills = append(wills, will{w.m, s.lane})
+			if b.sessions[id] != nil {
+				wills[id] = w.m
 			}
 		}
 	}
@@ -422,13 +417,21 @@ func (b *Broker) sweep() {
 		if over {
 			b.cfg.Logger.Info("mqtt session expired", keyClient, s.id)
 			if m := b.end(s); m != nil {
-				wills = append(wills, will{m, s.lane})
+				wills[s.id] = m
 			}
 		}
 	}
+	for c := range b.conns {
+		if r := c.refused.Load(); r != nil && b.intake.fits(r.client, r.targets, r.size, r.qos) {
+			over = append(over, c)
+		}
+	}
 	b.mu.Unlock()
-	for _, w := range wills {
-		b.publishWill(w.lane, w.m)
+	for _, c := range over {
+		c.kill(packets.ErrQuotaExceeded.Code)
+	}
+	for id, m := range wills {
+		b.publishWill(id, m)
 	}
 	b.retained.sweep(now)
 	b.pending.sweep(b.store, b.uptime())
@@ -483,9 +486,6 @@ func (b *Broker) Stats() Stats {
 	}
 	return st
 }
-
-// clientLane is the key of a client's lane; keys of other lanes begin otherwise.
-func clientLane(id string) string { return "c" + id }
 
 func randomEpoch() uint64 {
 	var p [8]byte

@@ -71,9 +71,11 @@ type Config struct {
 const (
 	maxPacket        = 4 << 20   // bytes of a packet
 	maxConnectPacket = 256 << 10 // bytes of a CONNECT packet: two strings and a will of 64 KiB each, and properties
-	receiveMaximum   = 1024      // unfinished messages of one client
+	receiveMaximum   = 1024      // unfinished messages of an MQTT 5 client; of others there are at most 65,535
 	clientBytes      = 8 << 20   // bytes of one client's unfinished messages; at least one packet
+	clientLeast      = 64 << 10  // bytes of the one message that a client may always have in work
 	totalBytes       = 64 << 20  // bytes of all clients' unfinished messages
+	workBytes        = 1 << 10   // that an unfinished message takes beside itself
 	sendMaximum      = 256       // unacknowledged messages to one client, if it asks for no fewer
 	queue0Count      = 4096      // QoS 0 messages that wait for a client to read; a full queue drops the new one
 	queue0Bytes      = 8 << 20

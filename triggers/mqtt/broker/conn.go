@@ -39,6 +39,7 @@ type conn struct {
 	once     sync.Once
 	code     byte // reason to tell the client, written before done is closed
 	failing  atomic.Bool
+	refused  atomic.Pointer[refusal] // the first message for which there was no room; nil: none
 
 	mu          sync.Mutex
 	control     []byte // encoded packets other than PUBLISH

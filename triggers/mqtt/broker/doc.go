@@ -11,19 +11,22 @@
 //
 // # The way of a message
 //
-// The connection's reader recognises repeats, reserves room and routes: the
+// The connection's reader recognises repeats, takes room and routes: the
 // retained message is replaced, each matching session gets the message in its
-// queue, each matching function trigger gets an event in the client's lane. A
-// lane hands events to the Sink one after the other, so a full function holds
-// back that client's acknowledgements while its pings are still answered. The
-// message is finished when the store has committed what persistent sessions
-// must not lose and every function has settled its event; only then PUBACK or
-// PUBREC is written, in whatever order messages finish.
+// queue, each matching function trigger gets an event. Events of one client for
+// one trigger have a lane, which hands them to the Sink one after the other: a
+// full function holds back its own events and no other's, and a client that
+// sends many does not stand before one that sends few. The message is finished when the
+// store has committed what persistent sessions must not lose and every function
+// has settled its event; only then PUBACK or PUBREC is written, in whatever
+// order messages finish.
 //
-// A client that has receiveMaximum messages, or clientBytes bytes, in work is
-// not read from until one is finished (MQTT 5: it is disconnected when it
-// exceeds the announced receive maximum). A QoS 0 message waits there for
-// half a keep-alive at most and is then dropped and counted.
+// The reader never waits for room, so that a client's pings are answered while
+// everything is full. A message of QoS 1 or 2 for which there is none (see
+// demand) is not taken, nor is any after it on that connection, which ends once
+// there is room: the client then sends again what was not acknowledged, in order.
+// MQTT 5 clients are told a receive maximum and disconnected when they exceed it.
+// A QoS 0 message for which there is no room goes to no function and is counted.
 //
 // # Repeats
 //

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"strings"
-	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -90,36 +89,46 @@ func (c *conn) deny(pk *packets.Packet) {
 	}
 }
 
-// publish0 routes a QoS 0 message. Where functions want it and its client has
-// too much in work already, it waits for half a keep-alive at most, so that
-// the client's pings are still read, and is dropped then.
+// publish0 routes a QoS 0 message. One for which there is no room goes to no
+// function, and is counted.
 func (c *conn) publish0(m *message) {
-	size, wanted := m.size(), len(c.b.bound.Load().match(m.Topic)) > 0
-	if wanted {
-		patience := c.keepAlive / 2
-		if patience == 0 || patience > 10*time.Second {
-			patience = 10 * time.Second
-		}
-		if !c.takeClient(size, patience) {
-			c.b.stats.dropped.Add(1)
-			return
-		}
-	}
 	targets := c.b.routeUnwaited(m)
 	if len(targets) == 0 {
-		if wanted {
-			c.b.giveClient(c.s, size)
-		}
 		return
 	}
-	if !wanted { // bound meanwhile
-		c.s.lane.budget.force(size)
-		c.b.total.force(size)
+	b, id, size := c.b, c.s.id, m.cost()
+	if !b.intake.take(id, targets, size, 0) {
+		b.stats.dropped.Add(1)
+		return
 	}
-	s := c.s
-	all := newWaiter(func(error) { c.b.giveClient(s, size) })
-	c.b.handOver(s.lane, targets, m, false, nil, all)
+	all := newWaiter(func(error) { b.intake.give(id, size) })
+	b.handOver(id, targets, m, size, false, nil, all)
 	all.done(nil)
+}
+
+// refusal is a message of QoS 1 or 2 for which there was no room.
+type refusal struct {
+	client  string
+	targets []target
+	size    int64
+	qos     byte
+}
+
+// overrun takes no message of QoS 1 or 2 from this connection any more, so that
+// none overtakes the one for which there is no room now. Nobody is told so: the
+// connection serves on, and ends when there is room, whereupon the client sends
+// again what was not acknowledged.
+func (c *conn) overrun(r refusal) {
+	if !c.refused.CompareAndSwap(nil, &r) {
+		return
+	}
+	c.b.stats.overruns.Add(1)
+	var functions []string
+	for _, t := range r.targets {
+		functions = append(functions, t.function)
+	}
+	c.b.cfg.Logger.Info("mqtt client sends more than is settled; it is to send again what is beyond that once there is room",
+		keyClient, r.client, keyFunction, functions)
 }
 
 // routeUnwaited is route for messages that nobody waits for.
@@ -130,6 +139,9 @@ func (b *Broker) routeUnwaited(m *message) []target {
 
 // publishAcked routes a QoS 1 or 2 message unless it is a repeat.
 func (c *conn) publishAcked(pk *packets.Packet, m *message) error {
+	if c.refused.Load() != nil {
+		return nil
+	}
 	s, sum, dup := c.s, m.sum(), pk.FixedHeader.Dup
 	s.mu.Lock()
 	prev := s.works[pk.PacketID]
@@ -162,14 +174,15 @@ func (c *conn) publishAcked(pk *packets.Packet, m *message) error {
 	if repeat && !again {
 		return nil
 	}
-	size := m.size()
-	if !c.takeClient(size, 0) {
+	size, wanted := m.cost(), c.b.bound.Load().match(m.Topic)
+	if !c.b.intake.take(s.id, wanted, size, m.QoS) {
 		if again {
 			s.mu.Lock()
 			prev.state = failed
 			s.mu.Unlock()
 		}
-		return nil // the connection is over
+		c.overrun(refusal{client: s.id, targets: wanted, size: size, qos: m.QoS})
+		return nil
 	}
 	if again {
 		// Subscribers have had it; the functions have not.
@@ -177,7 +190,7 @@ func (c *conn) publishAcked(pk *packets.Packet, m *message) error {
 		s.mu.Lock()
 		prev.size = size
 		s.mu.Unlock()
-		c.b.handOver(s.lane, c.b.bound.Load().match(m.Topic), m, dup, prev, all)
+		c.b.handOver(s.id, wanted, m, size, dup, prev, all)
 		all.done(nil)
 		return nil
 	}
@@ -192,7 +205,7 @@ func (c *conn) publishAcked(pk *packets.Packet, m *message) error {
 		s.mu.Lock()
 		w.keep = true
 		s.mu.Unlock()
-		c.b.handOver(s.lane, targets, m, dup, w, all)
+		c.b.handOver(s.id, targets, m, size, dup, w, all)
 	}
 	all.done(nil)
 	return nil
@@ -229,25 +242,36 @@ func (b *Broker) route(m *message, w *waiter) (targets []target, kept bool) {
 	return b.bound.Load().match(m.Topic), kept
 }
 
-// handOver puts the events of a client's message in the client's lane; all
-// counts each of them. w is the message if it awaits an acknowledgement.
-func (b *Broker) handOver(l *lane, targets []target, m *message, dup bool, w *work, all *waiter) {
+// handOver puts the events of a client's message in its lanes to their
+// triggers; all counts each of them, size is what the message counts for. w is
+// the message if it awaits an acknowledgement.
+func (b *Broker) handOver(client string, targets []target, m *message, size int64, dup bool, w *work, all *waiter) {
 	for _, t := range targets {
 		ev, own := b.event(t, m, false, dup, w)
 		all.add()
-		b.lanes.push(l, b.taskFor(t, ev, own, all.done))
+		l := b.lanes.open(clientLane(client, t), 0, 0)
+		b.intake.handed(t, size)
+		b.lanes.push(l, b.taskFor(t, ev, own, func(err error) {
+			b.intake.settled(t, size)
+			b.lanes.close(l)
+			all.done(err)
+		}))
 	}
 }
 
+// clientLane is the key of the lane of a client's events for one trigger. No
+// client id has a NUL.
+func clientLane(client string, t target) string { return "c" + client + "\x00" + t.key() }
+
 // publishWill publishes the will of a client.
-func (b *Broker) publishWill(l *lane, m *message) {
+func (b *Broker) publishWill(client string, m *message) {
 	targets := b.routeUnwaited(m)
 	if len(targets) == 0 {
 		return
 	}
-	size := m.size()
-	l.budget.force(size) // one per connection that ended
-	all := newWaiter(func(error) { b.lanes.give(l, size) })
-	b.handOver(l, targets, m, false, nil, all)
+	size := m.cost()
+	b.intake.force(client, size) // one per connection that ended
+	all := newWaiter(func(error) { b.intake.give(client, size) })
+	b.handOver(client, targets, m, size, false, nil, all)
 	all.done(nil)
 }

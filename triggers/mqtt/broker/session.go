@@ -52,7 +52,6 @@ type item struct {
 type session struct {
 	id     string
 	epoch  uint64 // random, unlike that of any other session of this client id
-	lane   *lane  // hands over events of its messages
 	online atomic.Bool
 
 	mu         sync.Mutex
@@ -333,7 +332,6 @@ func (b *Broker) restore(now int64) error {
 		if r.Since == 0 {
 			s.since, sentUpTo = now, ^uint64(0)
 		}
-		s.lane = b.lanes.open(clientLane(s.id), receiveMaximum, clientBytes)
 		b.sessions[s.id] = s
 		return b.restoreSession(s, sentUpTo)
 	})
