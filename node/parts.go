@@ -234,14 +234,18 @@ func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
 	return embedded{b}, nil
 }
 
-// Publish implements Publisher. A message that went out and could only not be
-// retained is not sent again for that: the broker logs it.
+// Publish implements Publisher. A message of QoS 0 that went out and could only
+// not be retained is not sent again for that.
 func (b embedded) Publish(ctx context.Context, m functions.Publish) error {
 	err := b.Broker.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain)
-	if errors.Is(err, broker.ErrRetainedFull) {
+	switch {
+	case errors.Is(err, broker.ErrRetainedFull) && m.QoS == 0:
 		return nil
+	case errors.Is(err, broker.ErrRetainedFull):
+		return fmt.Errorf("%w: %w", outbox.ErrRefused, err)
+	default:
+		return err
 	}
-	return err
 }
 
 // PublishAlone implements Publisher: no connection is between it and the broker.

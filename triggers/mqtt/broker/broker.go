@@ -28,6 +28,7 @@ type Broker struct {
 
 	subs     subscriptions
 	retained retained
+	queued   atomic.Int64 // bytes that wait for sessions
 	lanes    *lanes
 	intake   *intake
 	bound    atomic.Pointer[bindings]
@@ -115,7 +116,8 @@ func (b *Broker) Listen() (err error) {
 	st.onError = func(err error) {
 		b.cfg.Logger.Error("mqtt broker cannot store; messages are not acknowledged", keyErr, err)
 	}
-	b.store, b.ln, b.retained.st = st, ln, st
+	b.store, b.ln = st, ln
+	b.retained.st, b.retained.maxCount, b.retained.maxBytes, b.retained.full = st, b.cfg.MaxRetained, b.cfg.MaxRetainedBytes, b.cfg.RetainedFull
 	if err := b.load(); err != nil {
 		return errors.Join(fmt.Errorf("mqtt broker: read %s: %w", st.db.Path(), err), ln.Close(), st.close(false))
 	}
@@ -195,6 +197,7 @@ func (b *Broker) shutdown() error {
 	b.mu.Unlock()
 	b.lanes.stop() // also lets go of what waits for settlement
 	b.wg.Wait()
+	b.retained.flush()
 	if err := b.store.close(true); err != nil {
 		return fmt.Errorf("mqtt broker: close store: %w", err)
 	}
@@ -282,7 +285,7 @@ func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present b
 				b.mu.Unlock()
 				return false, packets.ErrQuotaExceeded
 			}
-			s = newSession(id, randomEpoch())
+			s = b.newSession(id, randomEpoch())
 			b.sessions[id] = s
 		}
 		w := b.enter(s, c, expiry)
@@ -456,6 +459,8 @@ type Stats struct {
 	Oversized        int64 `json:"oversized"`          // payloads larger than functions take
 	Refused          int64 `json:"refused"`            // connections
 	RetainedRefused  int64 `json:"retained_refused"`   // messages not retained for lack of room
+	QueueRefused     int64 `json:"queue_refused"`      // messages not taken for a full queue
+	Overruns         int64 `json:"overruns"`           // connections whose client sent more than was settled
 	Commits          int64 `json:"commits"`            // of the store
 	DiskBytesWritten int64 `json:"disk_bytes_written"` // by the store, in whole pages
 }
@@ -467,7 +472,7 @@ func (b *Broker) Stats() Stats {
 		Received: b.stats.received.Load(), Sent: b.stats.sent.Load(), Events: b.stats.events.Load(),
 		Repeats: b.stats.repeats.Load(), Dropped: b.stats.dropped.Load(), Expired: b.stats.expired.Load(),
 		Oversized: b.stats.oversized.Load(), Refused: b.stats.refused.Load(),
-		RetainedRefused: b.stats.retainedRefused.Load(),
+		RetainedRefused: b.stats.retainedRefused.Load(), QueueRefused: b.stats.refusedFull.Load(), Overruns: b.stats.overruns.Load(),
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -42,7 +42,10 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byt
 	if qos == 0 {
 		w = nil
 	}
-	targets, kept := b.route(m, w)
+	targets, full := b.route(m, w)
+	if full != nil && qos > 0 {
+		return fmt.Errorf("publish to %q: %w", topic, full)
+	}
 	events := make([]*chained, 0, len(targets))
 	for _, t := range targets {
 		ev, own := b.event(t, m, false, false, nil)
@@ -72,8 +75,8 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byt
 			return fmt.Errorf("publish to %q: %w", topic, err)
 		}
 	}
-	if !kept {
-		return fmt.Errorf("publish to %q: %w (at most %d messages and %d bytes)", topic, ErrRetainedFull, maxRetained, maxRetainedBytes)
+	if full != nil {
+		return fmt.Errorf("publish to %q: %w", topic, full)
 	}
 	return nil
 }

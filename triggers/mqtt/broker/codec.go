@@ -42,6 +42,8 @@ type message struct {
 	Correlation []byte     `cbor:"9,keyasint,omitempty"`
 	User        []property `cbor:"10,keyasint,omitempty"`
 
+	Seq uint64 `cbor:"11,keyasint,omitempty"` // of a retained message: the order in which they were set
+
 	origin string // client id of the sender; empty: a function or none
 }
 

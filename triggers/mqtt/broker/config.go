@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -22,9 +23,12 @@ var (
 	// ErrBacklog is returned by Publish when too many events of function
 	// outputs already wait on disk for their functions.
 	ErrBacklog = errors.New("too many events of function outputs wait for their functions")
-	// ErrRetainedFull is returned by Publish when the message was delivered but
-	// could not be retained, because the store of retained messages is full.
+	// ErrRetainedFull is returned by Publish when there is no room to retain the
+	// message. One of QoS 1 or 2 went nowhere then; one of QoS 0 was delivered.
 	ErrRetainedFull = errors.New("store of retained messages is full")
+	// ErrQueueFull is returned by Publish when a session that the message is for
+	// has no room and QueueFull is Refuse. The message went nowhere.
+	ErrQueueFull = errors.New("queue of a client that is away or slow is full")
 )
 
 // Config says how a broker listens and what it keeps. Zero values stand for
@@ -52,11 +56,23 @@ type Config struct {
 	KeyFile      string      // PEM private key
 
 	// MaxQueue and MaxQueueBytes bound the QoS 1 and 2 messages that wait for
-	// one session. A full queue drops its oldest message that was not sent yet
-	// and counts it. Defaults 10,000 and 32 MiB.
-	MaxQueue      int
-	MaxQueueBytes int64
-	MaxSessions   int // sessions kept, connected or not; default 4096
+	// one session, MaxQueuedBytes those of all. A session may hold no more than
+	// is left for all others, so that there is always room for another one.
+	// Defaults 10,000, 32 MiB and 64 MiB. QueueFull says what happens at a
+	// bound: DropOldest, the default, drops what waits the longest for that
+	// session and was not sent yet, and counts it.
+	MaxQueue       int
+	MaxQueueBytes  int64
+	MaxQueuedBytes int64
+	QueueFull      Overflow
+
+	// MaxRetained and MaxRetainedBytes bound the retained messages. Defaults
+	// 10,000 and 32 MiB. RetainedFull is Refuse by default.
+	MaxRetained      int
+	MaxRetainedBytes int64
+	RetainedFull     Overflow
+
+	MaxSessions int // sessions kept, connected or not; default 4096
 	// SessionExpiry is the longest that the session of a disconnected client is
 	// kept; default 30 days. MQTT 5 clients are told so in CONNACK.
 	SessionExpiry time.Duration
@@ -81,9 +97,7 @@ const (
 	queue0Bytes      = 8 << 20
 	controlBytes     = 1 << 20 // acknowledgements that wait for a client to read; more close its connection
 	maxSubscriptions = 1000    // subscriptions of one client
-	maxRetained      = 10000   // retained messages
-	maxRetainedBytes = 32 << 20
-	maxPending       = 10000 // events of function outputs on disk, or in a trigger's lane
+	maxPending       = 10000   // events of function outputs on disk, or in a trigger's lane
 	maxPendingBytes  = 64 << 20
 	maxKeepAlive     = 300  // seconds; MQTT 5 clients are told in CONNACK
 	maxAliases       = 64   // topic aliases of one client
@@ -132,9 +146,17 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxClients, 1024)
 	def(&c.MaxQueue, 10000)
 	def(&c.MaxSessions, 4096)
-	if c.MaxQueueBytes == 0 {
-		c.MaxQueueBytes = 32 << 20
+	def(&c.MaxRetained, 10000)
+	size := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
 	}
+	size(&c.MaxQueueBytes, 32<<20)
+	size(&c.MaxQueuedBytes, 64<<20)
+	size(&c.MaxRetainedBytes, 32<<20)
+	c.QueueFull = cmp.Or(c.QueueFull, DropOldest)
+	c.RetainedFull = cmp.Or(c.RetainedFull, Refuse)
 	dur(&c.SessionExpiry, 30*24*time.Hour)
 	dur(&c.ConnectTimeout, 10*time.Second)
 	dur(&c.WriteTimeout, 10*time.Second)
@@ -153,11 +175,17 @@ func (c Config) validate() error {
 	}
 	for name, v := range map[string]int64{
 		"MaxPayload": int64(c.MaxPayload), "MaxClients": int64(c.MaxClients), "MaxQueue": int64(c.MaxQueue),
-		"MaxQueueBytes": c.MaxQueueBytes, "MaxSessions": int64(c.MaxSessions), "SessionExpiry": int64(c.SessionExpiry),
+		"MaxQueueBytes": c.MaxQueueBytes, "MaxQueuedBytes": c.MaxQueuedBytes,
+		"MaxRetained": int64(c.MaxRetained), "MaxRetainedBytes": c.MaxRetainedBytes, "MaxSessions": int64(c.MaxSessions), "SessionExpiry": int64(c.SessionExpiry),
 		"ConnectTimeout": int64(c.ConnectTimeout), "WriteTimeout": int64(c.WriteTimeout),
 	} {
 		if v < 0 {
 			fault("mqtt broker: %s is %d: it must be positive", name, v)
+		}
+	}
+	for name, v := range map[string]Overflow{"QueueFull": c.QueueFull, "RetainedFull": c.RetainedFull} {
+		if v != Refuse && v != DropOldest {
+			fault("mqtt broker: %s is %q: it must be %q or %q", name, v, Refuse, DropOldest)
 		}
 	}
 	if c.MaxQueue > 60000 {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -114,6 +115,26 @@ type refusal struct {
 	qos     byte
 }
 
+// overflow refuses a message that went nowhere, for a bound was reached.
+func (c *conn) overflow(w *work, err error) {
+	c.b.intake.give(w.s.id, w.size)
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.s.works[w.pid] == w {
+		delete(w.s.works, w.pid)
+	}
+	switch {
+	case c.version != mqtt5:
+		c.unsettled(err)
+	case w.qos == 1:
+		c.inbound--
+		c.ack(packets.Puback, w.pid, packets.ErrQuotaExceeded.Code)
+	default:
+		c.inbound--
+		c.ack(packets.Pubrec, w.pid, packets.ErrQuotaExceeded.Code)
+	}
+}
+
 // overrun takes no message of QoS 1 or 2 from this connection any more, so that
 // none overtakes the one for which there is no room now. Nobody is told so: the
 // connection serves on, and ends when there is room, whereupon the client sends
@@ -133,7 +154,10 @@ func (c *conn) overrun(r refusal) {
 
 // routeUnwaited is route for messages that nobody waits for.
 func (b *Broker) routeUnwaited(m *message) []target {
-	targets, _ := b.route(m, nil)
+	targets, err := b.route(m, nil)
+	if err != nil {
+		b.cfg.Logger.Warn("mqtt message not retained", "topic", m.Topic, keyErr, err)
+	}
 	return targets
 }
 
@@ -200,7 +224,11 @@ func (c *conn) publishAcked(pk *packets.Packet, m *message) error {
 	w.use = s.uses[w.pid]
 	s.works[w.pid] = w
 	s.mu.Unlock()
-	targets, _ := c.b.route(m, all)
+	targets, err := c.b.route(m, all)
+	if err != nil {
+		c.overflow(w, err)
+		return nil
+	}
 	if len(targets) > 0 {
 		s.mu.Lock()
 		w.keep = true
@@ -213,20 +241,29 @@ func (c *conn) publishAcked(pk *packets.Packet, m *message) error {
 
 // route gives a message to the retained messages and to subscribers, and
 // returns the function triggers that it matches. w is told what must be on
-// disk before the message counts as taken; nil: nobody waits. kept is false
-// when the message could not be retained for lack of room.
-func (b *Broker) route(m *message, w *waiter) (targets []target, kept bool) {
+// disk before the message counts as taken; nil: nobody waits. At a bound the
+// error is ErrRetainedFull or ErrQueueFull; a message that somebody waits for
+// then went nowhere.
+func (b *Broker) route(m *message, w *waiter) (targets []target, err error) {
 	b.routing.RLock()
 	defer b.routing.RUnlock()
-	kept = true
-	if m.Retain {
-		kept = b.retained.set(m, w)
-		if !kept {
-			b.stats.retainedRefused.Add(1)
-			b.cfg.Logger.Warn("mqtt message not retained: no room", "topic", m.Topic, "at_most", maxRetained)
+	sessions := b.subs.match(m.Topic, m.origin)
+	if w != nil && b.cfg.QueueFull == Refuse {
+		for _, t := range sessions {
+			if min(m.QoS, t.qos) > 0 && !t.s.hasRoom(b, m.size()) {
+				b.stats.refusedFull.Add(1)
+				return nil, fmt.Errorf("%w: client %q", ErrQueueFull, t.s.id)
+			}
 		}
 	}
-	for _, t := range b.subs.match(m.Topic, m.origin) {
+	if m.Retain && !b.retained.set(m, w) {
+		b.stats.retainedRefused.Add(1)
+		err = fmt.Errorf("%w: at most %d messages and %d bytes", ErrRetainedFull, b.cfg.MaxRetained, b.cfg.MaxRetainedBytes)
+		if w != nil {
+			return nil, err
+		}
+	}
+	for _, t := range sessions {
 		qos, retain := min(m.QoS, t.qos), m.Retain && t.retain
 		if qos > 0 {
 			b.stats.dropped.Add(int64(t.s.enqueue(b, m, qos, retain, t.ids, w)))
@@ -239,7 +276,7 @@ func (b *Broker) route(m *message, w *waiter) (targets []target, kept bool) {
 			b.stats.dropped.Add(1)
 		}
 	}
-	return b.bound.Load().match(m.Topic), kept
+	return b.bound.Load().match(m.Topic), err
 }
 
 // handOver puts the events of a client's message in its lanes to their

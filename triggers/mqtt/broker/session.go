@@ -68,6 +68,7 @@ type session struct {
 	next    *list.Element // first that was not sent on this connection; nil: none
 	unacked int           // sent on this connection, not yet acknowledged
 	bytes   int64
+	queued  *atomic.Int64 // bytes of all sessions
 	seq     uint64
 	lastPID uint16
 
@@ -76,9 +77,9 @@ type session struct {
 	uses  map[uint16]uint32 // how often a QoS 2 packet id was used up, for event ids
 }
 
-func newSession(id string, epoch uint64) *session {
+func (b *Broker) newSession(id string, epoch uint64) *session {
 	return &session{
-		id: id, epoch: epoch,
+		id: id, epoch: epoch, queued: &b.queued,
 		subs:  map[string]subscription{},
 		byPID: map[uint16]*list.Element{},
 		works: map[uint16]*work{},
@@ -103,7 +104,7 @@ func (s *session) enqueue(b *Broker, m *message, qos byte, retain bool, ids []in
 		return 0
 	}
 	size := m.size()
-	for s.items.Len() > 0 && (s.items.Len() >= b.cfg.MaxQueue || s.bytes+size > b.cfg.MaxQueueBytes) {
+	for s.items.Len() > 0 && !s.fits(b, size) {
 		oldest := s.next
 		for oldest != nil && oldest.Value.(*item).sent {
 			oldest = oldest.Next()
@@ -134,10 +135,28 @@ func (s *session) enqueue(b *Broker, m *message, qos byte, retain bool, ids []in
 	return dropped
 }
 
+// hasRoom reports whether there is room for a message of that size.
+func (s *session) hasRoom(b *Broker, size int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone || (s.conn == nil && !s.persistent) || s.items.Len() == 0 || s.fits(b, size)
+}
+
+// fits reports whether there is room for a message of that size; mu is held.
+func (s *session) fits(b *Broker, size int64) bool {
+	return s.items.Len() < b.cfg.MaxQueue && s.bytes+size <= b.cfg.MaxQueueBytes && s.bytes+size <= b.cfg.MaxQueuedBytes-s.queued.Load()
+}
+
+// count counts bytes of the queue; mu is held.
+func (s *session) count(n int64) {
+	s.bytes += n
+	s.queued.Add(n)
+}
+
 func (s *session) push(it *item) {
 	e := s.items.PushBack(it)
 	s.byPID[it.pid] = e
-	s.bytes += it.size
+	s.count(it.size)
 	if s.next == nil {
 		s.next = e
 	}
@@ -180,7 +199,7 @@ func (s *session) drop(b *Broker, e *list.Element) {
 	}
 	s.items.Remove(e)
 	delete(s.byPID, it.pid)
-	s.bytes -= it.size
+	s.count(-it.size)
 	if s.persistent {
 		b.store.remove(bucketQueue, s.itemKey(it), nil)
 	}
@@ -295,7 +314,7 @@ func (s *session) release(b *Broker, pid uint16) {
 		return
 	}
 	it.released, it.m = true, nil
-	s.bytes -= it.size
+	s.count(-it.size)
 	it.size = 0
 	if !s.persistent {
 		it.ready = true
@@ -324,7 +343,7 @@ func (b *Broker) restore(now int64) error {
 		if err := unmarshal(value, &r); err != nil {
 			return err
 		}
-		s := newSession(string(key), r.Epoch)
+		s := b.newSession(string(key), r.Epoch)
 		s.persistent, s.expiry, s.since, s.seq = true, r.Expiry, r.Since, r.Seq
 		// What was queued after the disconnection was never sent; of all else
 		// nobody knows, so that it is sent with DUP.
@@ -393,7 +412,8 @@ func (b *Broker) restoreSession(s *session, sentUpTo uint64) error {
 func (s *session) forgetQueue() {
 	s.items.Init()
 	maps.DeleteFunc(s.byPID, func(uint16, *list.Element) bool { return true })
-	s.next, s.unacked, s.bytes = nil, 0, 0
+	s.next, s.unacked = nil, 0
+	s.count(-s.bytes)
 }
 
 // filters returns the session's filters, sorted; mu is held.

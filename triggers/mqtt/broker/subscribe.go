@@ -65,7 +65,7 @@ func (c *conn) subscribeOne(sub subscription, w *waiter) (code byte, messages []
 	}
 	s.subs[sub.Filter] = sub
 	if s.persistent {
-		c.b.store.put(bucketSubs, keyOf(s.id, []byte(sub.Filter)), marshal(sub), w)
+		c.b.store.put(bucketSubs, keyOf(s.id, part(sub.Filter)), marshal(sub), w)
 	}
 	s.mu.Unlock()
 	c.b.subs.add(s, sub)
@@ -114,7 +114,7 @@ func (c *conn) unsubscribe(pk *packets.Packet) error {
 		_, had := s.subs[f.Filter]
 		delete(s.subs, f.Filter)
 		if had && s.persistent {
-			c.b.store.remove(bucketSubs, keyOf(s.id, []byte(f.Filter)), w)
+			c.b.store.remove(bucketSubs, keyOf(s.id, part(f.Filter)), w)
 		}
 		s.mu.Unlock()
 		if had {
