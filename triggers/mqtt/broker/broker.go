@@ -47,6 +47,7 @@ type Broker struct {
 	sessions map[string]*session
 	conns    map[*conn]struct{}
 	wills    map[string]delayedWill // by client id
+	willSeq  uint64                 // of the newest on disk
 	wg       sync.WaitGroup         // connections and what Bind started
 }
 
@@ -138,6 +139,9 @@ func (b *Broker) load() error {
 		return err
 	}
 	if err := b.binding.load(b.store); err != nil {
+		return err
+	}
+	if err := b.restoreWills(b.cfg.Clock().Unix()); err != nil {
 		return err
 	}
 	return b.restore(b.cfg.Clock().Unix())
@@ -273,12 +277,15 @@ func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present b
 			}
 			continue
 		}
-		var will *message
+		var over *will
 		if s != nil && clean {
-			will = b.end(s)
+			over = b.end(s)
 			s = nil
 		}
-		delete(b.wills, id) // [MQTT-3.1.3-9]
+		if x, waiting := b.wills[id]; waiting { // [MQTT-3.1.3-9]
+			delete(b.wills, id)
+			b.dropWill(x.will)
+		}
 		present = s != nil
 		if s == nil {
 			if len(b.sessions) >= b.cfg.MaxSessions {
@@ -290,8 +297,8 @@ func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present b
 		}
 		w := b.enter(s, c, expiry)
 		b.mu.Unlock()
-		if will != nil {
-			b.publishWill(s.id, will)
+		if over != nil {
+			b.publishWill(s.id, over)
 		}
 		if err := <-w; err != nil {
 			return false, packets.ErrServerUnavailable
@@ -311,6 +318,9 @@ func (b *Broker) enter(s *session, c *conn, expiry int64) <-chan error {
 	result := make(chan error, 1)
 	w := newWaiter(func(err error) { result <- err })
 	b.setExpiry(s, expiry, w)
+	if c.will != nil {
+		b.keepWill(s.id, c.will, w)
+	}
 	w.done(nil)
 	return result
 }
@@ -339,7 +349,7 @@ func (b *Broker) erase(s *session, w *waiter) {
 
 // end removes a session that has no connection; b.mu is held. It returns a
 // will that waited for this, or nil.
-func (b *Broker) end(s *session) *message {
+func (b *Broker) end(s *session) *will {
 	delete(b.sessions, s.id)
 	s.mu.Lock()
 	s.gone = true
@@ -352,12 +362,9 @@ func (b *Broker) end(s *session) *message {
 	for _, f := range filters {
 		b.subs.remove(s, f)
 	}
-	will, waiting := b.wills[s.id]
+	x := b.wills[s.id]
 	delete(b.wills, s.id)
-	if !waiting {
-		return nil
-	}
-	return will.m
+	return x.will
 }
 
 // detach takes the connection from its session, ends a session that does not
@@ -365,7 +372,7 @@ func (b *Broker) end(s *session) *message {
 func (b *Broker) detach(c *conn, goodbye bool) {
 	s := c.s
 	now := b.cfg.Clock().Unix()
-	var wills []*message
+	var wills []*will
 	b.mu.Lock()
 	s.mu.Lock()
 	s.conn, s.since = nil, now
@@ -379,22 +386,25 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 		b.store.put(bucketSessions, []byte(s.id), s.record(), nil)
 	}
 	s.mu.Unlock()
-	if c.will != nil && !goodbye && b.state == running {
-		if c.willDelay > 0 && !ends {
-			b.wills[s.id] = delayedWill{m: c.will, due: now + c.willDelay}
-		} else {
-			wills = append(wills, c.will)
-		}
+	switch {
+	case c.will == nil:
+	case goodbye:
+		b.dropWill(c.will)
+	case b.state != running: // it is there at the next start
+	case c.will.delay > 0 && !ends:
+		b.delayWill(s.id, c.will, now)
+	default:
+		wills = append(wills, c.will)
 	}
 	if ends {
-		if will := b.end(s); will != nil {
-			wills = append(wills, will)
+		if x := b.end(s); x != nil {
+			wills = append(wills, x)
 		}
 	}
 	b.mu.Unlock()
 	close(c.detached)
-	for _, m := range wills {
-		b.publishWill(s.id, m)
+	for _, x := range wills {
+		b.publishWill(s.id, x)
 	}
 }
 
@@ -402,15 +412,13 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 // that expire, and room for a client that was refused a message.
 func (b *Broker) sweep() {
 	now := b.cfg.Clock().Unix()
-	wills := map[string]*message{} // by client id
+	wills := map[string]*will{} // by client id
 	var over []*conn
 	b.mu.Lock()
 	for id, w := range b.wills {
 		if w.due <= now {
 			delete(b.wills, id)
-			if b.sessions[id] != nil {
-				wills[id] = w.m
-			}
+			wills[id] = w.will
 		}
 	}
 	for _, s := range slices.Collect(maps.Values(b.sessions)) {
@@ -433,8 +441,8 @@ func (b *Broker) sweep() {
 	for _, c := range over {
 		c.kill(packets.ErrQuotaExceeded.Code)
 	}
-	for id, m := range wills {
-		b.publishWill(id, m)
+	for id, x := range wills {
+		b.publishWill(id, x)
 	}
 	b.retained.sweep(now)
 	b.pending.sweep(b.store, b.uptime())

@@ -25,9 +25,8 @@ type conn struct {
 	window    int           // QoS 1 and 2 messages in flight to the client
 	maxSize   int           // largest packet that the client takes; 0: any
 	expiry    int64         // session expiry that CONNECT asked for
-	will      *message
-	willDelay int64 // seconds
-	assigned  bool  // the client id is ours
+	will      *will
+	assigned  bool // the client id is ours
 	aliases   map[uint16]string
 
 	inbound int // unacknowledged messages from the client; guarded by s.mu

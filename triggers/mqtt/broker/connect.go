@@ -89,11 +89,11 @@ func (c *conn) setWill(p *packets.ConnectParams) bool {
 	}
 	m := &message{Topic: p.WillTopic, Payload: p.WillPayload, QoS: p.WillQos, Retain: p.WillRetain}
 	m.origin = p.ClientIdentifier
+	c.will = &will{m: m}
 	if c.version == mqtt5 {
 		m.setProperties(&p.WillProperties, c.b.cfg.Clock().Unix())
-		c.willDelay = int64(p.WillProperties.WillDelayInterval)
+		c.will.delay = int64(p.WillProperties.WillDelayInterval)
 	}
-	c.will = m
 	return true
 }
 

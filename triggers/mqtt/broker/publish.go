@@ -9,12 +9,6 @@ import (
 	"github.com/edgefn/edgefn/functions"
 )
 
-// delayedWill waits for its client to come back [MQTT-3.1.3-9].
-type delayedWill struct {
-	m   *message
-	due int64 // Unix seconds
-}
-
 // reserved reports whether clients may not publish to a topic.
 func reserved(topic string) bool {
 	root, _, _ := strings.Cut(topic, "/")
@@ -299,16 +293,3 @@ func (b *Broker) handOver(client string, targets []target, m *message, size int6
 // clientLane is the key of the lane of a client's events for one trigger. No
 // client id has a NUL.
 func clientLane(client string, t target) string { return "c" + client + "\x00" + t.key() }
-
-// publishWill publishes the will of a client.
-func (b *Broker) publishWill(client string, m *message) {
-	targets := b.routeUnwaited(m)
-	if len(targets) == 0 {
-		return
-	}
-	size := m.cost()
-	b.intake.force(client, size) // one per connection that ended
-	all := newWaiter(func(error) { b.intake.give(client, size) })
-	b.handOver(client, targets, m, size, false, nil, all)
-	all.done(nil)
-}

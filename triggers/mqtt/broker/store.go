@@ -25,11 +25,12 @@ const (
 	bucketReceived = "r" // client id, NUL, packet id -> receivedRecord
 	bucketRetained = "t" // part of the topic -> message
 	bucketPending  = "p" // sequence -> pendingRecord
+	bucketWills    = "w" // client id, NUL, sequence -> willRecord
 	bucketBound    = "b" // function, NUL, trigger -> filter whose retained messages it has had
 )
 
 var allBuckets = []string{
-	bucketSessions, bucketSubs, bucketQueue, bucketReceived, bucketRetained, bucketPending, bucketBound,
+	bucketSessions, bucketSubs, bucketQueue, bucketReceived, bucketRetained, bucketPending, bucketWills, bucketBound,
 }
 
 // errNotStored says that the disk did not take something. The store's onError
