@@ -1,6 +1,8 @@
 package broker_test
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -209,5 +211,89 @@ func TestQueueRefuses(t *testing.T) {
 	}
 	sub = dial(t, s.Addr(), options{id: "away", keep: true})
 	sub.collect(0, 2)
+	sub.nothing()
+}
+
+// TestManyFilters sends the same filter very often, and more filters than one
+// client may have, with many retained messages.
+func TestManyFilters(t *testing.T) {
+	s := start(t, broker.Config{})
+	c := dial(t, s.Addr(), options{id: "c"})
+	const retained = 600
+	for i := range retained {
+		c.publish(publish{topic: numbered(i), payload: "r", retain: true})
+	}
+	c.ping()
+	for _, tc := range []struct {
+		name    string
+		filter  func(int) string
+		n       int
+		refused int // of n, at the end
+		want    int // messages
+	}{
+		{"one", func(int) string { return "#" }, 5000, 0, retained},
+		{"many", func(i int) string { return "none/" + numbered(i) }, 1500, 500, 0},
+		{"long", func(i int) string { return numbered(i) + strings.Repeat("/long", 100) }, 1000, 1000 - 519, 0},
+		{"deep", func(i int) string { return strings.Repeat("/", 128) }, 1, 1, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sub := dial(t, s.Addr(), options{id: tc.name})
+			body := []byte{0, 1}
+			for i := range tc.n {
+				body = append(append(body, str(tc.filter(i))...), 0)
+			}
+			sub.write(frame(0x82, body))
+			codes := sub.want(pSuback).body[2:]
+			refused := 0
+			for i, code := range codes {
+				if code == 0x80 {
+					refused++
+				}
+				if (code == 0x80) != (i >= tc.n-tc.refused) {
+					t.Fatalf("code %d is %#x; %d of %d are to be refused", i, code, tc.refused, tc.n)
+				}
+			}
+			if len(codes) != tc.n {
+				t.Errorf("%d codes, want %d", len(codes), tc.n)
+			}
+			for range tc.want {
+				sub.wantPublish()
+			}
+			sub.nothing()
+		})
+	}
+}
+
+// TestRetainedOrLive changes retained messages while a client subscribes: each
+// value comes once.
+func TestRetainedOrLive(t *testing.T) {
+	s := start(t, broker.Config{})
+	c := dial(t, s.Addr(), options{id: "c"})
+	const topics, rounds = 300, 20
+	send := func(round int) {
+		for i := range topics {
+			c.publish(publish{topic: "t/" + numbered(i), payload: numbered(round), retain: true})
+		}
+	}
+	send(0)
+	c.ping()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for round := range rounds {
+			send(round + 1)
+		}
+	}()
+	sub := dial(t, s.Addr(), options{id: "sub"})
+	sub.subscribe("t/#", 0)
+	<-done
+	last := map[string]string{}
+	for len(last) < topics || slices.ContainsFunc(slices.Collect(maps.Values(last)), func(v string) bool { return v != numbered(rounds) }) {
+		m := sub.wantPublish()
+		if last[m.topic] != "" && m.payload <= last[m.topic] {
+			t.Fatalf("%s: %s after %s", m.topic, m.payload, last[m.topic])
+		}
+		last[m.topic] = m.payload
+	}
 	sub.nothing()
 }

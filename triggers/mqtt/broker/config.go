@@ -97,11 +97,16 @@ const (
 	queue0Bytes      = 8 << 20
 	controlBytes     = 1 << 20 // acknowledgements that wait for a client to read; more close its connection
 	maxSubscriptions = 1000    // subscriptions of one client
-	maxPending       = 10000   // events of function outputs on disk, or in a trigger's lane
-	maxPendingBytes  = 64 << 20
-	maxKeepAlive     = 300  // seconds; MQTT 5 clients are told in CONNACK
-	maxAliases       = 64   // topic aliases of one client
-	maxClientID      = 1024 // bytes
+	maxFilterBytes   = 256 << 10
+	maxLevels        = 128 // levels of a topic or filter
+
+	maxAllSubscriptions = 100_000 // of all clients
+	maxAllFilterBytes   = 16 << 20
+	maxPending          = 10000 // events of function outputs on disk, or in a trigger's lane
+	maxPendingBytes     = 64 << 20
+	maxKeepAlive        = 300  // seconds; MQTT 5 clients are told in CONNACK
+	maxAliases          = 64   // topic aliases of one client
+	maxClientID         = 1024 // bytes
 
 	sweepEvery    = time.Second
 	closeGrace    = time.Second            // for the last bytes to a client that is disconnected

@@ -42,12 +42,17 @@
 // # Durability
 //
 // One bbolt file holds sessions, subscriptions, queued messages with their
-// packet ids, received QoS 2 packet ids, retained messages, and events of
-// function outputs that wait. Writes of all connections share commits. There
-// are no $SYS topics; nothing is written when nothing happens.
+// packet ids, received QoS 2 packet ids, wills, retained messages, and events of
+// function outputs that wait. Writes of all connections share commits. Retained
+// messages that nobody waits for (QoS 0) are written once a minute, each topic's
+// newest. There are no $SYS topics; nothing is written when nothing happens.
+//
+// At a bound a message is refused (MQTT 5: 0x97; else it is not acknowledged) or
+// the oldest goes, as the config says; see Overflow. A client that was connected
+// when the node ended has some seconds to come back before its will is published.
 //
 // # Locks
 //
-// In this order: Broker.routing, Broker.mu, session.mu, conn.mu, then the leaves
-// (subscriptions, lanes, store). No lock is held during I/O.
+// In this order: Broker.routing, Broker.mu, retained.mu, session.mu, conn.mu, then
+// the leaves (subscriptions, lanes, store). No lock is held during I/O.
 package broker

@@ -57,6 +57,9 @@ func (c *conn) message(pk *packets.Packet) (*message, error) {
 	if err := functions.CheckTopic(topic); err != nil {
 		return nil, violation(packets.ErrTopicNameInvalid, "PUBLISH: %v", err)
 	}
+	if n := strings.Count(topic, "/") + 1; n > maxLevels {
+		return nil, violation(packets.ErrTopicNameInvalid, "PUBLISH: the topic has %d levels, at most %d are taken", n, maxLevels)
+	}
 	if pk.FixedHeader.Qos > 0 && pk.PacketID == 0 {
 		return nil, violation(packets.ErrProtocolViolationNoPacketID, "PUBLISH of QoS %d with packet id 0", pk.FixedHeader.Qos)
 	}

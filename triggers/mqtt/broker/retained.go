@@ -65,9 +65,12 @@ func (r *retained) load() error {
 	})
 	slices.SortStableFunc(all, func(a, b *message) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, m := range all {
+		if m.Seq <= r.seq { // an earlier version wrote none
+			m.Seq = r.seq + 1
+		}
+		r.seq = m.Seq
 		r.byTopic[m.Topic] = r.byAge.PushBack(m)
 		r.bytes += m.size()
-		r.seq = m.Seq
 	}
 	return err
 }
@@ -189,6 +192,31 @@ func (r *retained) match(filter string, now int64) []*message {
 	var out []*message
 	for e := r.byAge.Front(); e != nil; e = e.Next() {
 		if m := e.Value.(*message); functions.TopicMatches(filter, m.Topic) && !m.expired(now) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// newest returns the Seq of the message that was set last.
+func (r *retained) newest() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seq
+}
+
+// between returns the first n messages that were set after one and not after
+// another, in that order.
+func (r *retained) between(after, upTo uint64, n int) []*message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []*message
+	for e := r.byAge.Front(); e != nil && len(out) < n; e = e.Next() {
+		m := e.Value.(*message)
+		if m.Seq > upTo {
+			break
+		}
+		if m.Seq > after {
 			out = append(out, m)
 		}
 	}

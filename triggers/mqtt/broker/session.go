@@ -61,6 +61,7 @@ type session struct {
 	since      int64 // Unix seconds of the disconnection; 0: connected
 	conn       *conn
 	subs       map[string]subscription
+	subBytes   int // of filters
 
 	// Messages to the client, in order.
 	items   list.List // of *item
@@ -368,6 +369,7 @@ func (b *Broker) restoreSession(s *session, sentUpTo uint64) error {
 			return err
 		}
 		s.subs[sub.Filter] = sub
+		s.subBytes += len(sub.Filter)
 		b.subs.add(s, sub)
 		return nil
 	})
