@@ -30,7 +30,7 @@ var (
 
 // linkConfig says how to connect.
 type linkConfig struct {
-	broker    Broker
+	broker    endpoint
 	clientID  string
 	clean     bool          // end the session of this client id and have none [MQTT-3.1.2-6]
 	keepAlive time.Duration // whole seconds
@@ -290,7 +290,7 @@ func EndSession(ctx context.Context, b Broker, clientID string) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
-	l, err := connect(ctx, linkConfig{broker: b, clientID: clientID, clean: true, keepAlive: 30 * time.Second})
+	l, err := connect(ctx, linkConfig{broker: b.endpoint(nil), clientID: clientID, clean: true, keepAlive: 30 * time.Second})
 	if err != nil {
 		return fmt.Errorf("end session %q: %w", clientID, err)
 	}

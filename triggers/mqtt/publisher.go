@@ -86,7 +86,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	log := cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name)
 	return &Publisher{
 		cfg: cfg, log: log, state: StateConnecting, limits: unknown,
-		opener: &opener{broker: cfg.Broker, keepAlive: cfg.KeepAlive, maxInFlight: cfg.MaxInFlight, log: log},
+		opener: &opener{broker: cfg.Broker.endpoint(log), keepAlive: cfg.KeepAlive, maxInFlight: cfg.MaxInFlight, log: log},
 		alone:  make(chan struct{}, 1), stopped: make(chan struct{}),
 	}, nil
 }

@@ -27,6 +27,7 @@ const manyShort = 3
 type Source struct {
 	cfg     SourceConfig
 	log     *slog.Logger
+	broker  endpoint
 	running atomic.Bool
 
 	in inbox
@@ -56,6 +57,7 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 		log: cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name,
 			keyFunction, cfg.Binding.Function, keyTrigger, cfg.Binding.Trigger.Name),
 	}
+	s.broker = cfg.Broker.endpoint(s.log)
 	s.in.init(cfg, s.log)
 	return s, nil
 }
@@ -140,7 +142,7 @@ func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
 // accepted.
 func (s *Source) session(ctx context.Context, delivered <-chan struct{}) (up time.Time, err error) {
 	w := s.in.next()
-	l, err := connect(ctx, linkConfig{broker: s.cfg.Broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive, watcher: w})
+	l, err := connect(ctx, linkConfig{broker: s.broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive, watcher: w})
 	if err != nil {
 		return time.Time{}, err
 	}
