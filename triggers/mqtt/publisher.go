@@ -148,7 +148,7 @@ func (p *Publisher) stayConnected(ctx context.Context) {
 		}
 		p.set(nil, state, err)
 		wait := p.cfg.Backoff.jittered(failures)
-		p.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
+		p.log.Warn("no connection", keyErr, err, keyRetryIn, wait.Round(time.Millisecond).String())
 		sleep(ctx, nil, wait)
 	}
 }
