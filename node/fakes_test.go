@@ -102,13 +102,13 @@ func (w *world) parts() node.Parts {
 			}
 			return d, err
 		},
-		Source: func(cfg *node.Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deployer.Source, error) {
+		Source: func(cfg *node.Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware, m *deployer.Memory) (deployer.Source, error) {
 			if b.Trigger.MQTT == nil {
-				return node.RealParts().Source(cfg, b, sink, d)
+				return node.RealParts().Source(cfg, b, sink, d, m)
 			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			s := &fakeSource{b: b, sink: sink, running: make(chan struct{}), ended: make(chan struct{})}
+			s := &fakeSource{b: b, sink: sink, memory: m, running: make(chan struct{}), ended: make(chan struct{})}
 			w.sources[b.Trigger.Name] = s
 			w.made = append(w.made, b.Trigger.Name+" "+b.Trigger.MQTT.Topic)
 			return s, nil
@@ -490,6 +490,7 @@ func (b *fakeBroker) bound() []string {
 type fakeSource struct {
 	b       triggers.Binding
 	sink    triggers.Sink
+	memory  *deployer.Memory
 	running chan struct{} // closed by Run
 	ended   chan struct{} // closed when Run has returned
 }

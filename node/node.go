@@ -314,8 +314,10 @@ func (n *Node) load(ctx context.Context) error {
 		Node: n.cfg.Name, SecretsDir: n.cfg.SecretsDir, MaxFrame: int(n.cfg.MaxEvent),
 		Store: n.st, Settler: n.settler, Logs: n.logs, Images: n.boxes, Devices: n.devices, Runtimes: n.runtimes,
 		HasBroker: n.hasBroker, Satisfies: n.parts.Satisfies, NewPool: n.parts.Pool,
-		NewSource: func(b triggers.Binding) (deploy.Source, error) { return n.parts.Source(&n.cfg, b, n, n.hardware) },
-		ClientID:  func(function, trigger string) string { return n.parts.ClientID(n.cfg.Name, function, trigger) },
+		NewSource: func(b triggers.Binding, m *deploy.Memory) (deploy.Source, error) {
+			return n.parts.Source(&n.cfg, b, n, n.hardware, m)
+		},
+		ClientID: func(function, trigger string) string { return n.parts.ClientID(n.cfg.Name, function, trigger) },
 		EndSession: func(ctx context.Context, broker, clientID string) error {
 			return n.parts.EndSession(ctx, &n.cfg, broker, clientID)
 		},

@@ -318,7 +318,7 @@ func (p remote) Status() api.ComponentStatus {
 // subscriber gives the source of a trigger the node's words.
 type subscriber struct{ *mqtt.Source }
 
-func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deploy.Source, error) {
+func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware, m *deploy.Memory) (deploy.Source, error) {
 	switch {
 	case b.Trigger.GPIO != nil:
 		return newEdgeSource(cfg, b, sink, d)
@@ -327,7 +327,7 @@ func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Ha
 	}
 	s, err := mqtt.NewSource(mqtt.SourceConfig{
 		Broker: cfg.Brokers[b.Trigger.MQTT.Broker], ClientID: mqtt.ClientID(cfg.Name, b.Function, b.Trigger.Name),
-		Binding: b, Sink: sink, Logger: cfg.Logger, Drain: drainTime,
+		Binding: b, Sink: sink, Memory: m, Logger: cfg.Logger, Drain: drainTime,
 	})
 	if err != nil {
 		return nil, err

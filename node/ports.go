@@ -65,7 +65,7 @@ type Parts struct {
 	// Publisher is for the brokers of the config, Source for triggers at them and
 	// at devices.
 	Publisher func(cfg *Config, broker string) (Publisher, error)
-	Source    func(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deploy.Source, error)
+	Source    func(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware, m *deploy.Memory) (deploy.Source, error)
 	// Devices makes the node's lines, sensors and buses of the config.
 	Devices func(cfg *Config) (devices.Hardware, error)
 	// EndSession ends the session of a trigger at a broker outside.

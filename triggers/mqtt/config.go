@@ -25,6 +25,7 @@ const (
 	keyFunction = "function"
 	keyTrigger  = "trigger"
 	keyErr      = "err"
+	keyRetryIn  = "retry_in"
 )
 
 // SourceConfig configures a Source. Broker, ClientID, Binding and Sink are needed.
@@ -33,8 +34,11 @@ type SourceConfig struct {
 	ClientID string           // see the function ClientID
 	Binding  triggers.Binding // its trigger must be an MQTT one
 	Sink     triggers.Sink
-	Logger   *slog.Logger     // nil discards
-	Now      func() time.Time // the time of events; nil: time.Now
+	// Memory keeps over a restart which retained messages the function has had.
+	// With nil each restart makes events of all of them.
+	Memory Memory
+	Logger *slog.Logger     // nil discards
+	Now    func() time.Time // the time of events; nil: time.Now
 
 	KeepAlive time.Duration // whole seconds; 0: 30 s
 	Backoff   Backoff

@@ -32,6 +32,16 @@
 // packet id may already name another one. Events with an id of their own take
 // effect once in any case.
 //
+// For each subscription that it is asked for, so at each connection, a broker
+// sends all retained messages again. One whose content the function has had last
+// on its topic is acknowledged and is no event; one that has changed meanwhile is
+// an event, once (replays). What the function has had is saved as digests in the
+// SourceConfig's Memory: at once where it changes now and then, every few minutes
+// where it changes all the time, and when Run ends (remember). What was just
+// published is always an event. A retained message that was deleted and published
+// again with the same content while there was no connection is not told from one
+// that stayed.
+//
 // A Publisher tells of each message what became of it, so that whoever keeps the
 // messages can set one aside that the broker does not take:
 //

@@ -30,7 +30,7 @@ var (
 
 // linkConfig says how to connect.
 type linkConfig struct {
-	broker    Broker
+	broker    endpoint
 	clientID  string
 	clean     bool          // end the session of this client id and have none [MQTT-3.1.2-6]
 	keepAlive time.Duration // whole seconds
@@ -43,7 +43,7 @@ type watcher interface {
 	// session. The link itself may still be on its way to connect's caller.
 	accepted(present bool)
 	// receive gets each message, from one goroutine, in order of arrival.
-	receive(m Message, ack func())
+	receive(m Message, how retention, ack func())
 	// released tells of a PUBREL.
 	released(packetID uint16)
 	// lost comes once, from any goroutine: nothing written from now on arrives.
@@ -53,10 +53,10 @@ type watcher interface {
 // ignore is the watcher of a link that receives nothing.
 type ignore struct{}
 
-func (ignore) accepted(bool)           {}
-func (ignore) receive(Message, func()) {}
-func (ignore) released(uint16)         {}
-func (ignore) lost()                   {}
+func (ignore) accepted(bool)                      {}
+func (ignore) receive(Message, retention, func()) {}
+func (ignore) released(uint16)                    {}
+func (ignore) lost()                              {}
 
 // link is one connection: it is made, it ends, and is not used again.
 type link struct {
@@ -120,10 +120,14 @@ func connect(ctx context.Context, cfg linkConfig) (*link, error) {
 		SetWriteTimeout(writeTimeout).
 		SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) }).
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
+			how := retentionUnknown
+			if m.Retained() {
+				how = retentionReplay // [MQTT-3.3.1-8]
+			}
 			w.receive(Message{
 				Topic: m.Topic(), Payload: m.Payload(), QoS: m.Qos(),
 				Retain: m.Retained(), Dup: m.Duplicate(), PacketID: m.MessageID(),
-			}, m.Ack)
+			}, how, m.Ack)
 		})
 	l.client = paho.NewClient(opts)
 	token := l.client.Connect()
@@ -290,7 +294,7 @@ func EndSession(ctx context.Context, b Broker, clientID string) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
-	l, err := connect(ctx, linkConfig{broker: b, clientID: clientID, clean: true, keepAlive: 30 * time.Second})
+	l, err := connect(ctx, linkConfig{broker: b.endpoint(nil), clientID: clientID, clean: true, keepAlive: 30 * time.Second})
 	if err != nil {
 		return fmt.Errorf("end session %q: %w", clientID, err)
 	}

@@ -34,7 +34,7 @@ const hangUpsMeanOld = 2
 // the broker speaks: 5, which tells what the broker takes and why it refuses a
 // message, or else 3.1.1. Its methods are safe for concurrent use.
 type opener struct {
-	broker      Broker
+	broker      endpoint
 	keepAlive   time.Duration
 	maxInFlight int
 	log         *slog.Logger

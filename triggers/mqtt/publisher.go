@@ -86,7 +86,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	log := cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name)
 	return &Publisher{
 		cfg: cfg, log: log, state: StateConnecting, limits: unknown,
-		opener: &opener{broker: cfg.Broker, keepAlive: cfg.KeepAlive, maxInFlight: cfg.MaxInFlight, log: log},
+		opener: &opener{broker: cfg.Broker.endpoint(log), keepAlive: cfg.KeepAlive, maxInFlight: cfg.MaxInFlight, log: log},
 		alone:  make(chan struct{}, 1), stopped: make(chan struct{}),
 	}, nil
 }
@@ -148,7 +148,7 @@ func (p *Publisher) stayConnected(ctx context.Context) {
 		}
 		p.set(nil, state, err)
 		wait := p.cfg.Backoff.jittered(failures)
-		p.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
+		p.log.Warn("no connection", keyErr, err, keyRetryIn, wait.Round(time.Millisecond).String())
 		sleep(ctx, nil, wait)
 	}
 }

@@ -431,7 +431,7 @@ func TestWindow(t *testing.T) {
 		first  Message
 		before func(w *window, h *held)
 		again  Message
-		digest uint64
+		digest content
 		want   verdict
 	}{
 		{"sent again while in work", msg, nil, dup, digest, verdictRepeat},

@@ -27,6 +27,7 @@ const manyShort = 3
 type Source struct {
 	cfg     SourceConfig
 	log     *slog.Logger
+	broker  endpoint
 	running atomic.Bool
 
 	in inbox
@@ -41,6 +42,7 @@ type SourceStats struct {
 	Connects  uint64 // connections that the broker accepted
 	Delivered uint64 // events that the Sink took
 	Repeats   uint64 // messages recognised as sent again
+	Replays   uint64 // retained messages that came again and that the function has had
 	Dropped   uint64 // QoS 0 messages dropped because too many waited
 	NoID      uint64 // events without the id that the trigger asks for
 }
@@ -56,6 +58,7 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 		log: cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name,
 			keyFunction, cfg.Binding.Function, keyTrigger, cfg.Binding.Trigger.Name),
 	}
+	s.broker = cfg.Broker.endpoint(s.log)
 	s.in.init(cfg, s.log)
 	return s, nil
 }
@@ -87,16 +90,18 @@ func (s *Source) Run(ctx context.Context) error {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("source was run before; make a new one")
 	}
+	s.recall(ctx)
 	var wg sync.WaitGroup
 	delivered := make(chan struct{})
 	wg.Go(func() {
 		defer close(delivered)
 		s.deliver(ctx)
 	})
-	stopAcks := make(chan struct{})
-	wg.Go(func() { s.in.acknowledge(stopAcks) })
+	stop := make(chan struct{})
+	wg.Go(func() { s.in.acknowledge(stop) })
+	wg.Go(func() { s.remember(ctx, stop) })
 	s.stayConnected(ctx, delivered)
-	close(stopAcks)
+	close(stop)
 	wg.Wait()
 	s.set(StateStopped, nil)
 	return nil
@@ -131,7 +136,7 @@ func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
 		}
 		s.set(state, err)
 		wait := s.cfg.Backoff.jittered(failures)
-		s.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
+		s.log.Warn("no connection", keyErr, err, keyRetryIn, wait.Round(time.Millisecond).String())
 		sleep(ctx, nil, wait)
 	}
 }
@@ -140,7 +145,7 @@ func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
 // accepted.
 func (s *Source) session(ctx context.Context, delivered <-chan struct{}) (up time.Time, err error) {
 	w := s.in.next()
-	l, err := connect(ctx, linkConfig{broker: s.cfg.Broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive, watcher: w})
+	l, err := connect(ctx, linkConfig{broker: s.broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive, watcher: w})
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -186,7 +191,7 @@ func (s *Source) subscribe(ctx context.Context, l *link) error {
 		}
 		s.set(StateRefused, err)
 		wait := s.cfg.Backoff.jittered(refusals)
-		s.log.Warn("subscription refused", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
+		s.log.Warn("subscription refused", keyErr, err, keyRetryIn, wait.Round(time.Millisecond).String())
 		sleep(ctx, l.down, wait)
 		select {
 		case <-l.down:
@@ -231,7 +236,7 @@ func (s *Source) deliver(ctx context.Context) {
 		}
 		e, own := Event(s.cfg.Broker.Name, b.Trigger, it.msg, s.cfg.Now())
 		s.in.countID(own || b.Trigger.ID == "")
-		d := triggers.Delivery{Function: b.Function, Trigger: b.Trigger.Name, Event: e, OwnID: own, Repeat: it.msg.Dup, Settle: s.in.settler(it.held)}
+		d := triggers.Delivery{Function: b.Function, Trigger: b.Trigger.Name, Event: e, OwnID: own, Repeat: it.msg.Dup, Settle: s.in.settler(it)}
 		if !s.handOver(ctx, d) {
 			d.Settle(triggers.ErrStopped)
 			return

@@ -366,3 +366,36 @@ func TestTLS(t *testing.T) {
 		t.Errorf("PINGRESP: %+v, %v", p, err)
 	}
 }
+
+// A renewed certificate is shown to the next client, with no restart.
+func TestRenewedCertificate(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile, old := certificate(t)
+	s := start(t, broker.Config{CertFile: certFile, KeyFile: keyFile})
+	shake := func(pool *x509.CertPool) error {
+		nc, err := tls.Dial("tcp", s.Addr(), &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12})
+		if err == nil {
+			_ = nc.Close()
+		}
+		return err
+	}
+	if err := shake(old); err != nil {
+		t.Fatal(err)
+	}
+	newCert, newKey, renewed := certificate(t)
+	if err := os.Rename(newKey, keyFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := shake(old); err != nil {
+		t.Errorf("while only the key is new: %v", err)
+	}
+	if err := os.Rename(newCert, certFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := shake(renewed); err != nil {
+		t.Error(err)
+	}
+	if err := shake(old); err == nil {
+		t.Error("the old certificate is still shown")
+	}
+}

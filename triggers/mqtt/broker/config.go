@@ -11,6 +11,7 @@ import (
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/triggers"
+	"github.com/edgefn/edgefn/triggers/certs"
 )
 
 // Errors of the broker.
@@ -52,8 +53,9 @@ type Config struct {
 	// every client must authenticate. It is read again when it changes.
 	PasswordFile string
 	TLS          *tls.Config // TLS settings; or else CertFile and KeyFile
-	CertFile     string      // PEM certificate chain
-	KeyFile      string      // PEM private key
+	// CertFile and KeyFile are PEM: the certificate chain and the private key.
+	// They are read again when they change.
+	CertFile, KeyFile string
 
 	// MaxQueue and MaxQueueBytes bound the QoS 1 and 2 messages that wait for
 	// one session, MaxQueuedBytes those of all. A session may hold no more than
@@ -228,9 +230,10 @@ func (c Config) tlsConfig() (*tls.Config, error) {
 	if c.CertFile == "" {
 		return c.TLS, nil
 	}
-	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	files := certs.Files{Cert: c.CertFile, Key: c.KeyFile, Field: "mqtt.tls."}
+	t, err := certs.New(files, c.Logger.With("listener", c.Addr)).Server()
 	if err != nil {
-		return nil, fmt.Errorf("mqtt broker: load certificate %s with key %s: %w", c.CertFile, c.KeyFile, err)
+		return nil, fmt.Errorf("mqtt broker: certificate %s with key %s: %w", c.CertFile, c.KeyFile, err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
+	return t, nil
 }
