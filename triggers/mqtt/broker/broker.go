@@ -138,7 +138,7 @@ func (b *Broker) load() error {
 	if err := b.binding.load(b.store); err != nil {
 		return err
 	}
-	return b.restore(b.cfg.Clock().Unix())
+	return b.restore(b.now())
 }
 
 // Addr is where the broker listens, with the port that it was given; empty
@@ -363,7 +363,7 @@ func (b *Broker) end(s *session) *message {
 // outlive it, and publishes the will unless the client said goodbye.
 func (b *Broker) detach(c *conn, goodbye bool) {
 	s := c.s
-	now := b.cfg.Clock().Unix()
+	now := b.now()
 	var wills []*message
 	b.mu.Lock()
 	s.mu.Lock()
@@ -380,7 +380,7 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 	s.mu.Unlock()
 	if c.will != nil && !goodbye && b.state == running {
 		if c.willDelay > 0 && !ends {
-			b.wills[s.id] = delayedWill{m: c.will, due: now + c.willDelay}
+			b.wills[s.id] = delayedWill{m: c.will, due: now.after(c.willDelay)}
 		} else {
 			wills = append(wills, c.will)
 		}
@@ -400,7 +400,7 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 // sweep does what time brings: delayed wills, sessions and retained messages
 // that expire.
 func (b *Broker) sweep() {
-	now := b.cfg.Clock().Unix()
+	now := b.now()
 	type will struct {
 		m    *message
 		lane *lane
@@ -417,7 +417,7 @@ func (b *Broker) sweep() {
 	}
 	for _, s := range slices.Collect(maps.Values(b.sessions)) {
 		s.mu.Lock()
-		over := s.conn == nil && s.since > 0 && s.since+s.expiry <= now
+		over := s.conn == nil && s.since > 0 && s.since.after(s.expiry) <= now
 		s.mu.Unlock()
 		if over {
 			b.cfg.Logger.Info("mqtt session expired", keyClient, s.id)

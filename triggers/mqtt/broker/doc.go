@@ -2,12 +2,13 @@
 // acknowledges a message when its event is settled.
 //
 // It speaks MQTT 3.1, 3.1.1 and 5. Packets are read and written by
-// mochi-mqtt's codec, which nothing outside this package sees; sessions,
+// mochi-mqtt's codec, which nothing outside this folder sees; sessions,
 // queues, acknowledgements and persistence are its own, because mochi's server
 // acknowledges before it queues, keeps both directions' packet ids in one map,
 // stores sessions without their packet ids, and writes to a slow subscriber
-// under a lock that publishers need. Its codec has weaknesses of its own,
-// which codec.go steps around.
+// under a lock that publishers need. Its codec has weaknesses of its own: the
+// package packet stands in front of it, with the table of what a server must
+// check.
 //
 // # The way of a message
 //
@@ -42,6 +43,12 @@
 // packet ids, received QoS 2 packet ids, retained messages, and events of
 // function outputs that wait. Writes of all connections share commits. There
 // are no $SYS topics; nothing is written when nothing happens.
+//
+// # Time
+//
+// Intervals of the protocol are whole seconds that begin at any moment. They are
+// kept as instants in nanoseconds, so that no message, session or will delay
+// ends before its time; it may end up to a sweep (a second) after it.
 //
 // # Locks
 //

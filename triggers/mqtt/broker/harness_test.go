@@ -224,6 +224,7 @@ type options struct {
 	props     []byte // of CONNECT, version 5
 	will      string // payload, to topic "will"
 	willFlags byte
+	willProps []byte // version 5
 	user      string
 	pass      string
 }
@@ -256,7 +257,7 @@ func connectPacket(o options) []byte {
 	if o.will != "" {
 		flags |= 4 | o.willFlags
 		if o.version == 5 {
-			body = append(body, 0)
+			body = append(append(body, byte(len(o.willProps))), o.willProps...)
 		}
 		body = append(append(body, str("will")...), str(o.will)...)
 	}

@@ -19,8 +19,8 @@ type retained struct {
 func (r *retained) load() error {
 	r.byTopic = map[string]*message{}
 	return r.st.each(bucketRetained, nil, func(_, value []byte) error {
-		m := new(message)
-		if err := unmarshal(value, m); err != nil {
+		m, err := unmarshalMessage(value)
+		if err != nil {
 			return err
 		}
 		m.Retain = true
@@ -62,7 +62,7 @@ func (r *retained) drop(topic string, m *message, w *waiter) {
 }
 
 // match returns the messages whose topics a filter matches.
-func (r *retained) match(filter string, now int64) []*message {
+func (r *retained) match(filter string, now instant) []*message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*message
@@ -75,7 +75,7 @@ func (r *retained) match(filter string, now int64) []*message {
 }
 
 // sweep removes expired messages.
-func (r *retained) sweep(now int64) {
+func (r *retained) sweep(now instant) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for topic, m := range r.byTopic {

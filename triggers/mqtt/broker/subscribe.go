@@ -4,14 +4,13 @@ import (
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
 // subscribe makes subscriptions and sends the retained messages that they
 // match. For a persistent session SUBACK means that they are on disk.
 func (c *conn) subscribe(pk *packets.Packet) error {
-	if pk.PacketID == 0 || len(pk.Filters) == 0 {
-		return violation(packets.ErrProtocolViolation, "SUBSCRIBE with no packet id or no filter") // [MQTT-3.8.3-2]
-	}
 	codes := make([]byte, len(pk.Filters))
 	stored := make(chan error, 1)
 	w := newWaiter(func(err error) { stored <- err })
@@ -33,7 +32,7 @@ func (c *conn) subscribe(pk *packets.Packet) error {
 	}
 	w.done(nil)
 	if err := <-stored; err != nil {
-		return violation(packets.ErrServerUnavailable, "store subscription: %v", err)
+		return packet.Violation(packets.ErrImplementationSpecificError, "store subscription: %v", err)
 	}
 	c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Suback}, PacketID: pk.PacketID, ReasonCodes: codes})
 	for _, o := range retained {
@@ -50,9 +49,6 @@ func (c *conn) subscribeOne(sub subscription, w *waiter) (code byte, messages []
 	group, plain, err := splitShared(sub.Filter)
 	if err != nil {
 		return packets.ErrTopicFilterInvalid.Code, nil
-	}
-	if group != "" && sub.NoLocal {
-		return packets.ErrProtocolViolation.Code, nil // [MQTT-3.8.3-4]
 	}
 	s := c.s
 	c.b.routing.Lock()
@@ -76,7 +72,7 @@ func (c *conn) subscribeOne(sub subscription, w *waiter) (code byte, messages []
 	if sub.ID > 0 {
 		ids = []int{sub.ID}
 	}
-	for _, m := range c.b.retained.match(plain, c.b.cfg.Clock().Unix()) {
+	for _, m := range c.b.retained.match(plain, c.b.now()) {
 		messages = append(messages, outgoing{m: m, qos: min(m.QoS, sub.QoS), retain: true, ids: ids})
 	}
 	return sub.QoS, messages
@@ -102,9 +98,6 @@ func (c *conn) sendRetained(o outgoing) bool {
 
 // unsubscribe ends subscriptions. UNSUBACK means that this is on disk.
 func (c *conn) unsubscribe(pk *packets.Packet) error {
-	if pk.PacketID == 0 || len(pk.Filters) == 0 {
-		return violation(packets.ErrProtocolViolation, "UNSUBSCRIBE with no packet id or no filter") // [MQTT-3.10.3-2]
-	}
 	codes := make([]byte, len(pk.Filters))
 	stored := make(chan error, 1)
 	w := newWaiter(func(err error) { stored <- err })
@@ -125,7 +118,7 @@ func (c *conn) unsubscribe(pk *packets.Packet) error {
 	}
 	w.done(nil)
 	if err := <-stored; err != nil {
-		return violation(packets.ErrServerUnavailable, "store subscriptions: %v", err)
+		return packet.Violation(packets.ErrImplementationSpecificError, "store subscriptions: %v", err)
 	}
 	c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsuback}, PacketID: pk.PacketID, ReasonCodes: codes})
 	return nil
