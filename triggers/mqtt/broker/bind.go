@@ -73,7 +73,7 @@ func (b *Broker) bindLocked() {
 	b.routing.Lock()
 	old := b.bound.Swap(next)
 	if up {
-		now := b.cfg.Clock().Unix()
+		now := b.now()
 		for _, t := range next.list {
 			filter := t.trigger.MQTT.Topic
 			if had, ok := s.seen[t.key()]; !ok || had != filter {

@@ -141,10 +141,10 @@ func (b *Broker) load() error {
 	if err := b.binding.load(b.store); err != nil {
 		return err
 	}
-	if err := b.restoreWills(b.cfg.Clock().Unix()); err != nil {
+	if err := b.restoreWills(b.now()); err != nil {
 		return err
 	}
-	return b.restore(b.cfg.Clock().Unix())
+	return b.restore(b.now())
 }
 
 // Addr is where the broker listens, with the port that it was given; empty
@@ -371,7 +371,7 @@ func (b *Broker) end(s *session) *will {
 // outlive it, and publishes the will unless the client said goodbye.
 func (b *Broker) detach(c *conn, goodbye bool) {
 	s := c.s
-	now := b.cfg.Clock().Unix()
+	now := b.now()
 	var wills []*will
 	b.mu.Lock()
 	s.mu.Lock()
@@ -411,7 +411,7 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 // sweep does what time brings: delayed wills, sessions and retained messages
 // that expire, and room for a client that was refused a message.
 func (b *Broker) sweep() {
-	now := b.cfg.Clock().Unix()
+	now := b.now()
 	wills := map[string]*will{} // by client id
 	var over []*conn
 	b.mu.Lock()
@@ -423,7 +423,7 @@ func (b *Broker) sweep() {
 	}
 	for _, s := range slices.Collect(maps.Values(b.sessions)) {
 		s.mu.Lock()
-		over := s.conn == nil && s.since > 0 && s.since+s.expiry <= now
+		over := s.conn == nil && s.since > 0 && s.since.after(s.expiry) <= now
 		s.mu.Unlock()
 		if over {
 			b.cfg.Logger.Info("mqtt session expired", keyClient, s.id)

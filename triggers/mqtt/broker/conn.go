@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
 // conn is one client's connection: a reader and a writer.
@@ -28,6 +30,7 @@ type conn struct {
 	will      *will
 	assigned  bool // the client id is ours
 	aliases   map[uint16]string
+	greeted   bool // CONNACK was queued; no DISCONNECT goes before it [MQTT-3.14.0-1]
 
 	inbound int // unacknowledged messages from the client; guarded by s.mu
 
@@ -83,10 +86,15 @@ func (c *conn) signal() {
 }
 
 // send queues a packet other than PUBLISH. A client that makes the queue
-// overflow does not read, and is disconnected.
-func (c *conn) send(pk packets.Packet) {
+// overflow does not read, and is disconnected; so is one that needs a packet
+// larger than it takes. It reports whether the packet was queued.
+func (c *conn) send(pk packets.Packet) bool {
 	pk.ProtocolVersion = c.version
-	data := encode(pk)
+	data := packet.Encode(pk)
+	if c.maxSize > 0 && len(data) > c.maxSize { // [MQTT-3.1.2-24]
+		c.kill(packets.ErrPacketTooLarge.Code)
+		return false
+	}
 	c.mu.Lock()
 	full := len(c.control)+len(data) > controlBytes
 	if !full {
@@ -95,9 +103,10 @@ func (c *conn) send(pk packets.Packet) {
 	c.mu.Unlock()
 	if full {
 		c.kill(packets.ErrQuotaExceeded.Code)
-		return
+		return false
 	}
 	c.signal()
+	return true
 }
 
 func (c *conn) ack(kind byte, pid uint16, code byte) {
@@ -136,10 +145,14 @@ func (c *conn) serve() {
 			_ = c.nc.Close()
 			return
 		}
-		c.kill(packets.ErrServerUnavailable.Code)
+		c.will = nil // it belongs to a connection that was accepted
+		c.kill(0)
 	}
 	if ok {
-		c.send(c.connack(present)) // before the writer: it must come first [MQTT-3.2.0-1]
+		// Before the writer: it must come first [MQTT-3.2.0-1].
+		if c.greeted = c.send(c.connack(present)); !c.greeted {
+			c.will = nil
+		}
 	}
 	var writer sync.WaitGroup
 	writer.Go(c.write)
@@ -148,11 +161,11 @@ func (c *conn) serve() {
 		log.Debug("mqtt client connected", keyClient, c.s.id)
 		var err error
 		goodbye, err = c.read()
-		var pe *protocolError
+		var pe *packet.Error
 		switch {
 		case errors.As(err, &pe):
 			log.Info("mqtt client disconnected for an error of protocol", keyClient, c.s.id, keyErr, err)
-			c.kill(pe.code)
+			c.kill(pe.Code)
 		case errors.Is(err, errKeepAlive):
 			c.kill(packets.ErrKeepAliveTimeout.Code)
 		default:
@@ -170,7 +183,7 @@ func (c *conn) serve() {
 var errKeepAlive = errors.New("keep-alive timed out")
 
 // read takes packets until the connection ends. goodbye tells that the client
-// said so, with no wish for its will.
+// ended it normally, so that its will is discarded.
 func (c *conn) read() (goodbye bool, err error) {
 	for {
 		var deadline time.Time
@@ -183,7 +196,7 @@ func (c *conn) read() (goodbye bool, err error) {
 			return false, nil
 		default:
 		}
-		pk, err := readPacket(c.br, c.version, maxPacket)
+		pk, err := packet.Read(c.br, c.version, maxPacket)
 		if err != nil {
 			var ne net.Error
 			if errors.As(err, &ne) && ne.Timeout() {
@@ -203,14 +216,14 @@ func (c *conn) read() (goodbye bool, err error) {
 func (c *conn) disconnected(pk *packets.Packet) (goodbye bool, err error) {
 	if p := &pk.Properties; p.SessionExpiryIntervalFlag {
 		if c.expiry == 0 && p.SessionExpiryInterval > 0 {
-			return false, violation(packets.ErrProtocolViolationZeroNonZeroExpiry,
-				"DISCONNECT asks to keep a session that CONNECT did not") // [MQTT-3.14.2-2]
+			return false, packet.Violation(packets.ErrProtocolViolationZeroNonZeroExpiry,
+				"DISCONNECT asks to keep a session that CONNECT did not") // 3.14.2.2.2
 		}
 		c.s.mu.Lock()
 		c.b.setExpiry(c.s, int64(p.SessionExpiryInterval), nil)
 		c.s.mu.Unlock()
 	}
-	return pk.ReasonCode != packets.CodeDisconnectWillMessage.Code, nil
+	return pk.ReasonCode == packets.CodeDisconnect.Code, nil // [MQTT-3.14.4-3]
 }
 
 func (c *conn) handle(pk *packets.Packet) error {
@@ -249,7 +262,7 @@ func (c *conn) handle(pk *packets.Packet) error {
 	case packets.Pingreq:
 		c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingresp}})
 	default:
-		return violation(packets.ErrProtocolViolation, "unexpected packet of type %d", pk.FixedHeader.Type)
+		return packet.Violation(packets.ErrProtocolViolation, "unexpected packet of type %d", pk.FixedHeader.Type)
 	}
 	return nil
 }
@@ -319,10 +332,13 @@ func (c *conn) writeLast() {
 	data := c.control
 	c.control, c.queue0 = nil, nil
 	c.mu.Unlock()
-	if c.version == mqtt5 && c.code != 0 {
-		data = append(data, encode(packets.Packet{
+	if c.version == mqtt5 && c.code != 0 && c.greeted {
+		last := packet.Encode(packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ProtocolVersion: mqtt5, ReasonCode: c.code,
-		})...)
+		})
+		if c.maxSize == 0 || len(last) <= c.maxSize {
+			data = append(data, last...)
+		}
 	}
 	if len(data) > 0 {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(closeGrace))
@@ -333,7 +349,7 @@ func (c *conn) writeLast() {
 // fill encodes what may be sent now and reports whether there was anything.
 func (c *conn) fill(buf *bytes.Buffer) bool {
 	const atOnce = 64
-	now := c.b.cfg.Clock().Unix()
+	now := c.b.now()
 	buf.Reset()
 	c.mu.Lock()
 	buf.Write(c.control)
@@ -360,7 +376,7 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 	c.loadItems(items)
 	for _, d := range items {
 		if d.release {
-			buf.Write(encode(packets.Packet{
+			buf.Write(packet.Encode(packets.Packet{
 				FixedHeader: packets.FixedHeader{Type: packets.Pubrel}, PacketID: d.pid, ProtocolVersion: c.version,
 			}))
 			continue
@@ -375,7 +391,7 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 
 // encode appends a PUBLISH, unless it is larger than the client takes
 // [MQTT-3.1.2-25].
-func (c *conn) encode(buf *bytes.Buffer, o outgoing, now int64) bool {
+func (c *conn) encode(buf *bytes.Buffer, o outgoing, now instant) bool {
 	before := buf.Len()
 	if err := encodePublish(buf, c.version, o, now); err != nil || (c.maxSize > 0 && buf.Len()-before > c.maxSize) {
 		buf.Truncate(before)
@@ -399,7 +415,7 @@ func (c *conn) loadItems(items []due) {
 	values, err := c.b.store.get(bucketQueue, keys)
 	if err != nil {
 		c.b.cfg.Logger.Error("mqtt broker cannot read queued messages", keyClient, c.s.id, keyErr, err)
-		c.kill(packets.ErrServerUnavailable.Code)
+		c.kill(packets.ErrImplementationSpecificError.Code)
 	}
 	n := 0
 	for i := range items {
@@ -407,9 +423,10 @@ func (c *conn) loadItems(items []due) {
 			continue
 		}
 		var rec itemRecord
-		m := new(message)
-		if values[n] != nil && unmarshal(values[n], &rec) == nil && unmarshal(rec.Message, m) == nil {
-			items[i].m = m
+		if values[n] != nil && unmarshal(values[n], &rec) == nil {
+			if m, err := unmarshalMessage(rec.Message); err == nil {
+				items[i].m = m
+			}
 		}
 		n++
 	}

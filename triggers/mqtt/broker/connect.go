@@ -2,38 +2,30 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
 // connect reads CONNECT, checks it and takes the session. When ok is false the
 // client has its answer; c.s is set once the session was taken.
 func (c *conn) connect() (present, ok bool) {
-	pk, err := readPacket(c.br, 0, maxConnectPacket)
-	if err != nil || pk.FixedHeader.Type != packets.Connect {
+	pk, err := packet.Read(c.br, 0, maxConnectPacket)
+	c.version = pk.ProtocolVersion
+	if err != nil {
+		c.refuseMalformed(err)
+		return false, false
+	}
+	if pk.FixedHeader.Type != packets.Connect {
 		return false, false // [MQTT-3.1.0-1]
 	}
 	p := &pk.Connect
-	name := string(p.ProtocolName)
-	c.version = pk.ProtocolVersion
-	switch {
-	case name == "MQIsdp" && c.version == mqtt31, name == "MQTT" && (c.version == mqtt311 || c.version == mqtt5):
-	case name == "MQTT" || name == "MQIsdp":
-		c.version = mqtt311
-		c.refuse(packets.ErrUnsupportedProtocolVersion) // [MQTT-3.1.2-2]
-		return false, false
-	default:
-		return false, false
-	}
-	if pk.ReservedBit != 0 || p.WillQos > 2 || (!p.WillFlag && (p.WillRetain || p.WillQos != 0)) ||
-		(c.version < mqtt5 && p.PasswordFlag && !p.UsernameFlag) { // [MQTT-3.1.2-3] [MQTT-3.1.2-14] [MQTT-3.1.2-22]
-		c.refuse(packets.ErrProtocolViolation)
-		return false, false
-	}
+	c.setLimits(&pk)
 	if pk.Properties.AuthenticationMethod != "" {
 		c.refuse(packets.ErrBadAuthenticationMethod)
 		return false, false
@@ -52,12 +44,9 @@ func (c *conn) connect() (present, ok bool) {
 		c.refuse(packets.ErrBadUsernameOrPassword)
 		return false, false
 	}
-	c.setLimits(&pk)
 	present, code := c.b.attach(c, c.clientID(id), p.Clean, c.expiry)
 	if code != packets.CodeSuccess {
-		if c.s == nil {
-			c.refuse(code)
-		}
+		c.refuse(code)
 		return false, false
 	}
 	return present, true
@@ -91,7 +80,7 @@ func (c *conn) setWill(p *packets.ConnectParams) bool {
 	m.origin = p.ClientIdentifier
 	c.will = &will{m: m}
 	if c.version == mqtt5 {
-		m.setProperties(&p.WillProperties, c.b.cfg.Clock().Unix())
+		m.setProperties(&p.WillProperties, c.b.now())
 		c.will.delay = int64(p.WillProperties.WillDelayInterval)
 	}
 	return true
@@ -134,6 +123,24 @@ func (c *conn) connack(present bool) packets.Packet {
 	return pk
 }
 
+// refuseMalformed answers a first packet that is no CONNECT of ours. MQTT 5 has
+// a code for each fault; before it only a version that is not spoken has one
+// [MQTT-3.1.4-1].
+func (c *conn) refuseMalformed(err error) {
+	var pe *packet.Error
+	if !errors.As(err, &pe) {
+		return
+	}
+	c.b.cfg.Logger.Info("mqtt connection refused for an error of protocol", keyRemote, c.nc.RemoteAddr().String(), keyErr, err)
+	switch {
+	case pe.Code == packets.ErrUnsupportedProtocolVersion.Code:
+		c.version = mqtt311
+		c.refuse(packets.ErrUnsupportedProtocolVersion) // [MQTT-3.1.2-2]
+	case c.version == mqtt5:
+		c.refuse(packets.Code{Code: pe.Code})
+	}
+}
+
 // refuse answers CONNECT with an error.
 func (c *conn) refuse(code packets.Code) {
 	pk := packets.Packet{
@@ -153,5 +160,9 @@ func (c *conn) refuse(code packets.Code) {
 			return // no code for it: the connection is closed
 		}
 	}
-	_, _ = c.nc.Write(encode(pk))
+	data := packet.Encode(pk)
+	if c.maxSize > 0 && len(data) > c.maxSize { // [MQTT-3.1.2-24]
+		return
+	}
+	_, _ = c.nc.Write(data)
 }

@@ -2,12 +2,13 @@
 // acknowledges a message when its event is settled.
 //
 // It speaks MQTT 3.1, 3.1.1 and 5. Packets are read and written by
-// mochi-mqtt's codec, which nothing outside this package sees; sessions,
+// mochi-mqtt's codec, which nothing outside this folder sees; sessions,
 // queues, acknowledgements and persistence are its own, because mochi's server
 // acknowledges before it queues, keeps both directions' packet ids in one map,
 // stores sessions without their packet ids, and writes to a slow subscriber
-// under a lock that publishers need. Its codec has weaknesses of its own,
-// which codec.go steps around.
+// under a lock that publishers need. Its codec has weaknesses of its own: the
+// package packet stands in front of it, with the table of what a server must
+// check.
 //
 // # The way of a message
 //
@@ -50,6 +51,12 @@
 // At a bound a message is refused (MQTT 5: 0x97; else it is not acknowledged) or
 // the oldest goes, as the config says; see Overflow. A client that was connected
 // when the node ended has some seconds to come back before its will is published.
+//
+// # Time
+//
+// Intervals of the protocol are whole seconds that begin at any moment. They are
+// kept as instants in nanoseconds, so that no message, session or will delay
+// ends before its time; it may end up to a sweep (a second) after it.
 //
 // # Locks
 //

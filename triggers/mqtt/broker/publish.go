@@ -7,6 +7,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
 // reserved reports whether clients may not publish to a topic.
@@ -36,16 +37,19 @@ func (c *conn) publish(pk *packets.Packet) error {
 	return c.publishAcked(pk, m)
 }
 
-// message checks a PUBLISH and makes a message of it.
+// message makes a message of a PUBLISH; it checks what the packet alone does not
+// tell.
 func (c *conn) message(pk *packets.Packet) (*message, error) {
 	p := &pk.Properties
 	topic := pk.TopicName
 	if p.TopicAliasFlag {
-		if p.TopicAlias == 0 || p.TopicAlias > maxAliases {
-			return nil, violation(packets.ErrTopicAliasInvalid, "topic alias %d, at most %d are taken", p.TopicAlias, maxAliases)
+		if p.TopicAlias > maxAliases { // [MQTT-3.3.2-9]
+			return nil, packet.Violation(packets.ErrTopicAliasInvalid, "topic alias %d, at most %d are taken", p.TopicAlias, maxAliases)
 		}
 		if topic == "" {
-			topic = c.aliases[p.TopicAlias]
+			if topic = c.aliases[p.TopicAlias]; topic == "" {
+				return nil, packet.Violation(packets.ErrProtocolViolation, "topic alias %d was not set", p.TopicAlias)
+			}
 		} else {
 			if c.aliases == nil {
 				c.aliases = map[uint16]string{}
@@ -55,22 +59,16 @@ func (c *conn) message(pk *packets.Packet) (*message, error) {
 		}
 	}
 	if err := functions.CheckTopic(topic); err != nil {
-		return nil, violation(packets.ErrTopicNameInvalid, "PUBLISH: %v", err)
+		return nil, packet.Violation(packets.ErrTopicNameInvalid, "PUBLISH: %v", err)
 	}
 	if n := strings.Count(topic, "/") + 1; n > maxLevels {
-		return nil, violation(packets.ErrTopicNameInvalid, "PUBLISH: the topic has %d levels, at most %d are taken", n, maxLevels)
-	}
-	if pk.FixedHeader.Qos > 0 && pk.PacketID == 0 {
-		return nil, violation(packets.ErrProtocolViolationNoPacketID, "PUBLISH of QoS %d with packet id 0", pk.FixedHeader.Qos)
-	}
-	if len(p.SubscriptionIdentifier) > 0 {
-		return nil, violation(packets.ErrProtocolViolationSurplusSubID, "PUBLISH with a subscription identifier") // [MQTT-3.3.4-6]
+		return nil, packet.Violation(packets.ErrTopicNameInvalid, "PUBLISH: the topic has %d levels, at most %d are taken", n, maxLevels)
 	}
 	m := &message{
 		Topic: topic, Payload: pk.Payload, QoS: pk.FixedHeader.Qos, Retain: pk.FixedHeader.Retain, origin: c.s.id,
 	}
 	if c.version == mqtt5 {
-		m.setProperties(p, c.b.cfg.Clock().Unix())
+		m.setProperties(p, c.b.now())
 	}
 	return m, nil
 }
@@ -171,7 +169,7 @@ func (c *conn) publishAcked(pk *packets.Packet, m *message) error {
 	counted := prev != nil && prev.conn == c
 	if !counted && c.inbound >= receiveMaximum && c.version == mqtt5 {
 		s.mu.Unlock()
-		return violation(packets.ErrReceiveMaximum, "more than %d unacknowledged messages", receiveMaximum) // [MQTT-3.3.4-7]
+		return packet.Violation(packets.ErrReceiveMaximum, "more than %d unacknowledged messages", receiveMaximum) // [MQTT-3.3.4-7]
 	}
 	if !counted {
 		c.inbound++

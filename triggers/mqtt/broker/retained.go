@@ -55,8 +55,8 @@ func (r *retained) load() error {
 	r.byTopic, r.unwritten = map[string]*list.Element{}, map[string]int64{}
 	var all []*message
 	err := r.st.each(bucketRetained, nil, func(_, value []byte) error {
-		m := new(message)
-		if err := unmarshal(value, m); err != nil {
+		m, err := unmarshalMessage(value)
+		if err != nil {
 			return err
 		}
 		m.Retain = true
@@ -186,7 +186,7 @@ func (r *retained) flush() {
 }
 
 // match returns the messages whose topics a filter matches.
-func (r *retained) match(filter string, now int64) []*message {
+func (r *retained) match(filter string, now instant) []*message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*message
@@ -224,7 +224,7 @@ func (r *retained) between(after, upTo uint64, n int) []*message {
 }
 
 // sweep removes expired messages, and writes those that have waited.
-func (r *retained) sweep(now int64) {
+func (r *retained) sweep(now instant) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for e := r.byAge.Front(); e != nil; {

@@ -12,10 +12,12 @@ import (
 
 // sessionRecord is a persistent session on disk.
 type sessionRecord struct {
-	Epoch  uint64 `cbor:"1,keyasint"`
-	Expiry int64  `cbor:"2,keyasint"`           // seconds that it outlives its connection
-	Since  int64  `cbor:"3,keyasint,omitempty"` // Unix seconds of the disconnection; 0: connected
-	Seq    uint64 `cbor:"4,keyasint,omitempty"` // last item when it was disconnected
+	Epoch  uint64  `cbor:"1,keyasint"`
+	Expiry int64   `cbor:"2,keyasint"`           // seconds that it outlives its connection
+	Since  instant `cbor:"5,keyasint,omitempty"` // of the disconnection; 0: connected
+	Seq    uint64  `cbor:"4,keyasint,omitempty"` // last item when it was disconnected
+
+	SinceSeconds int64 `cbor:"3,keyasint,omitempty"` // Since as earlier versions stored it
 }
 
 // itemRecord is a queued message on disk, with its packet id.
@@ -26,8 +28,10 @@ type itemRecord struct {
 	Released bool            `cbor:"4,keyasint,omitempty"` // PUBREC came; only PUBREL is left to send
 	IDs      []int           `cbor:"5,keyasint,omitempty"`
 	Size     int64           `cbor:"6,keyasint,omitempty"`
-	Expiry   int64           `cbor:"7,keyasint,omitempty"`
+	Expiry   instant         `cbor:"9,keyasint,omitempty"`
 	Message  cbor.RawMessage `cbor:"8,keyasint,omitempty"`
+
+	ExpirySeconds int64 `cbor:"7,keyasint,omitempty"` // Expiry as earlier versions stored it
 }
 
 // item is a QoS 1 or 2 message for one session, from when it is routed until
@@ -40,7 +44,7 @@ type item struct {
 	ids      []int
 	m        *message // nil while it is only on disk
 	size     int64
-	expiry   int64
+	expiry   instant
 	durable  bool // on disk
 	sent     bool // sent once, perhaps on an earlier connection: the next time with DUP
 	inflight bool // sent on this connection
@@ -56,9 +60,9 @@ type session struct {
 
 	mu         sync.Mutex
 	gone       bool
-	persistent bool  // outlives its connection
-	expiry     int64 // seconds; counts while disconnected
-	since      int64 // Unix seconds of the disconnection; 0: connected
+	persistent bool    // outlives its connection
+	expiry     int64   // seconds; counts while disconnected
+	since      instant // of the disconnection; 0: connected
 	conn       *conn
 	subs       map[string]subscription
 	subBytes   int // of filters
@@ -233,7 +237,7 @@ type due struct {
 
 // take returns what may be sent now: up to the client's receive maximum, and
 // no more than a few messages or bytes at once. Expired messages are dropped.
-func (s *session) take(b *Broker, window int, now int64) (out []due) {
+func (s *session) take(b *Broker, window int, now instant) (out []due) {
 	const atOnce, bytesAtOnce = 64, 256 << 10
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -338,11 +342,14 @@ func (s *session) release(b *Broker, pid uint16) {
 
 // restore reads all sessions from disk. Those that were connected count as
 // disconnected now.
-func (b *Broker) restore(now int64) error {
+func (b *Broker) restore(now instant) error {
 	err := b.store.each(bucketSessions, nil, func(key, value []byte) error {
 		var r sessionRecord
 		if err := unmarshal(value, &r); err != nil {
 			return err
+		}
+		if r.SinceSeconds != 0 {
+			r.Since = ofSeconds(r.SinceSeconds)
 		}
 		s := b.newSession(string(key), r.Epoch)
 		s.persistent, s.expiry, s.since, s.seq = true, r.Expiry, r.Since, r.Seq
@@ -380,6 +387,9 @@ func (b *Broker) restoreSession(s *session, sentUpTo uint64) error {
 		var r itemRecord
 		if err := unmarshal(value, &r); err != nil {
 			return err
+		}
+		if r.ExpirySeconds != 0 {
+			r.Expiry = ofSeconds(r.ExpirySeconds)
 		}
 		it := &item{
 			seq: seqOf(key), pid: r.PID, qos: r.QoS, retain: r.Retain, ids: r.IDs, size: r.Size, expiry: r.Expiry,

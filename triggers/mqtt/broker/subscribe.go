@@ -7,15 +7,13 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
 // subscribe makes subscriptions and sends the retained messages that they
 // match. For a persistent session SUBACK means that they are on disk. A filter
 // that is there more than once counts once, as the last one asks for it.
 func (c *conn) subscribe(pk *packets.Packet) error {
-	if pk.PacketID == 0 || len(pk.Filters) == 0 {
-		return violation(packets.ErrProtocolViolation, "SUBSCRIBE with no packet id or no filter") // [MQTT-3.8.3-2]
-	}
 	last := make(map[string]int, min(len(pk.Filters), maxSubscriptions))
 	for i, f := range pk.Filters {
 		if _, again := last[f.Filter]; again || len(last) < maxSubscriptions {
@@ -54,7 +52,7 @@ func (c *conn) subscribe(pk *packets.Packet) error {
 	}
 	w.done(nil)
 	if err := <-stored; err != nil {
-		return violation(packets.ErrServerUnavailable, "store subscription: %v", err)
+		return packet.Violation(packets.ErrImplementationSpecificError, "store subscription: %v", err)
 	}
 	c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Suback}, PacketID: pk.PacketID, ReasonCodes: codes})
 	c.sendRetained(wants)
@@ -75,9 +73,6 @@ func (c *conn) subscribeOne(sub subscription, w *waiter) (code byte, x want) {
 	group, plain, err := splitShared(sub.Filter)
 	if err != nil || strings.Count(plain, "/") >= maxLevels {
 		return packets.ErrTopicFilterInvalid.Code, want{}
-	}
-	if group != "" && sub.NoLocal {
-		return packets.ErrProtocolViolation.Code, want{} // [MQTT-3.8.3-4]
 	}
 	s := c.s
 	c.b.routing.Lock()
@@ -119,7 +114,7 @@ func (c *conn) sendRetained(wants []want) {
 	for _, x := range wants {
 		upTo = max(upTo, x.upTo)
 	}
-	now := c.b.cfg.Clock().Unix()
+	now := c.b.now()
 	for after := uint64(0); len(wants) > 0; {
 		messages := c.b.retained.between(after, upTo, atOnce)
 		if len(messages) == 0 {
@@ -186,9 +181,6 @@ func (c *conn) trySendRetained(o outgoing) (done bool) {
 
 // unsubscribe ends subscriptions. UNSUBACK means that this is on disk.
 func (c *conn) unsubscribe(pk *packets.Packet) error {
-	if pk.PacketID == 0 || len(pk.Filters) == 0 {
-		return violation(packets.ErrProtocolViolation, "UNSUBSCRIBE with no packet id or no filter") // [MQTT-3.10.3-2]
-	}
 	codes := make([]byte, len(pk.Filters))
 	stored := make(chan error, 1)
 	w := newWaiter(func(err error) { stored <- err })
@@ -212,7 +204,7 @@ func (c *conn) unsubscribe(pk *packets.Packet) error {
 	}
 	w.done(nil)
 	if err := <-stored; err != nil {
-		return violation(packets.ErrServerUnavailable, "store subscriptions: %v", err)
+		return packet.Violation(packets.ErrImplementationSpecificError, "store subscriptions: %v", err)
 	}
 	c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsuback}, PacketID: pk.PacketID, ReasonCodes: codes})
 	return nil

@@ -15,7 +15,7 @@ const restartGrace = 5
 type willRecord struct {
 	Message cbor.RawMessage `cbor:"1,keyasint"`
 	Delay   int64           `cbor:"2,keyasint,omitempty"` // seconds
-	Due     int64           `cbor:"3,keyasint,omitempty"` // Unix seconds; 0: its client is connected
+	Due     instant         `cbor:"3,keyasint,omitempty"` // 0: its client is connected
 }
 
 // will is the will of a connection.
@@ -28,7 +28,7 @@ type will struct {
 // delayedWill waits for its client to come back [MQTT-3.1.3-9].
 type delayedWill struct {
 	*will
-	due int64 // Unix seconds
+	due instant
 }
 
 // keepWill puts the will of a connection on disk; b.mu is held.
@@ -39,9 +39,10 @@ func (b *Broker) keepWill(id string, x *will, w *waiter) {
 }
 
 // delayWill has a will wait; b.mu is held.
-func (b *Broker) delayWill(id string, x *will, now int64) {
-	b.wills[id] = delayedWill{will: x, due: now + x.delay}
-	b.store.put(bucketWills, x.key, marshal(willRecord{Message: marshal(x.m), Delay: x.delay, Due: now + x.delay}), nil)
+func (b *Broker) delayWill(id string, x *will, now instant) {
+	due := now.after(x.delay)
+	b.wills[id] = delayedWill{will: x, due: due}
+	b.store.put(bucketWills, x.key, marshal(willRecord{Message: marshal(x.m), Delay: x.delay, Due: due}), nil)
 }
 
 // dropWill forgets a will that is not to be published.
@@ -53,22 +54,22 @@ func (b *Broker) dropWill(x *will) {
 
 // restoreWills reads the wills that an earlier run has left. None waits for
 // longer than its delay, whatever the clock says.
-func (b *Broker) restoreWills(now int64) error {
+func (b *Broker) restoreWills(now instant) error {
 	return b.store.each(bucketWills, nil, func(key, value []byte) error {
 		var r willRecord
-		m := new(message)
 		if err := unmarshal(value, &r); err != nil {
 			return err
 		}
-		if err := unmarshal(r.Message, m); err != nil {
+		m, err := unmarshalMessage(r.Message)
+		if err != nil {
 			return err
 		}
 		n := len(key) - 9 // NUL and the sequence
 		id, seq := string(key[:n]), binary.BigEndian.Uint64(key[n+1:])
 		b.willSeq = max(b.willSeq, seq)
-		x := delayedWill{will: &will{m: m, delay: r.Delay, key: append([]byte{}, key...)}, due: now + r.Delay}
+		x := delayedWill{will: &will{m: m, delay: r.Delay, key: append([]byte{}, key...)}, due: now.after(r.Delay)}
 		if r.Due == 0 {
-			x.due = now + max(r.Delay, restartGrace)
+			x.due = now.after(max(r.Delay, restartGrace))
 		} else {
 			x.due = min(x.due, r.Due)
 		}
