@@ -10,15 +10,19 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 )
 
 // conn is one client's connection: a reader and a writer.
 type conn struct {
-	b  *Broker
-	nc net.Conn
-	br *bufio.Reader
+	b    *Broker
+	from *listener
+	nc   net.Conn
+	br   *bufio.Reader
 
 	// Set by CONNECT.
+	who       *access.Client
 	s         *session
 	version   byte
 	keepAlive time.Duration // 0: off
@@ -28,6 +32,7 @@ type conn struct {
 	will      *message
 	willDelay int64 // seconds
 	assigned  bool  // the client id is ours
+	denials   denials
 	aliases   map[uint16]string
 
 	inbound int // unacknowledged messages from the client; guarded by s.mu
@@ -46,9 +51,9 @@ type conn struct {
 	queue0Bytes int64
 }
 
-func newConn(b *Broker, nc net.Conn) *conn {
+func newConn(b *Broker, l *listener, nc net.Conn) *conn {
 	return &conn{
-		b: b, nc: nc, br: bufio.NewReaderSize(nc, 4096),
+		b: b, from: l, nc: nc, br: bufio.NewReaderSize(nc, 4096),
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		done: make(chan struct{}), detached: make(chan struct{}),
 	}
@@ -133,6 +138,7 @@ func (c *conn) serve() {
 	if !ok {
 		if c.s == nil {
 			c.b.stats.refused.Add(1)
+			linger(c.nc, closeGrace)
 			_ = c.nc.Close()
 			return
 		}
@@ -354,7 +360,9 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 			c.b.stats.expired.Add(1)
 			continue
 		}
-		c.encode(buf, o, now)
+		if c.mayReceive(o.m) {
+			c.encode(buf, o, now)
+		}
 	}
 	items := c.s.take(c.b, c.window, now)
 	c.loadItems(items)
@@ -365,7 +373,7 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 			}))
 			continue
 		}
-		if d.m == nil || !c.encode(buf, d.outgoing, now) {
+		if d.m == nil || !c.mayReceive(d.m) || !c.encode(buf, d.outgoing, now) {
 			c.s.discard(c.b, d.pid)
 			c.b.stats.dropped.Add(1)
 		}

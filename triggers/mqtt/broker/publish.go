@@ -28,7 +28,7 @@ func (c *conn) publish(pk *packets.Packet) error {
 		return err
 	}
 	c.b.stats.received.Add(1)
-	if reserved(m.Topic) {
+	if reserved(m.Topic) || !c.mayPublish(m.Topic) {
 		c.deny(pk)
 		return nil
 	}
@@ -210,7 +210,7 @@ func (b *Broker) route(m *message, w *waiter) (targets []target, kept bool) {
 		kept = b.retained.set(m, w)
 		if !kept {
 			b.stats.retainedRefused.Add(1)
-			b.cfg.Logger.Warn("mqtt message not retained: no room", "topic", m.Topic, "at_most", maxRetained)
+			b.cfg.Logger.Warn("mqtt message not retained: no room", keyTopic, m.Topic, "at_most", maxRetained)
 		}
 	}
 	for _, t := range b.subs.match(m.Topic, m.origin) {

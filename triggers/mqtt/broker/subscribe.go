@@ -54,6 +54,9 @@ func (c *conn) subscribeOne(sub subscription, w *waiter) (code byte, messages []
 	if group != "" && sub.NoLocal {
 		return packets.ErrProtocolViolation.Code, nil // [MQTT-3.8.3-4]
 	}
+	if !c.maySubscribe(plain) {
+		return packets.ErrNotAuthorized.Code, nil
+	}
 	s := c.s
 	c.b.routing.Lock()
 	defer c.b.routing.Unlock()

@@ -268,5 +268,5 @@ func (b *Broker) giveClient(s *session, size int64) {
 
 // counters are the numbers behind Stats.
 type counters struct {
-	received, sent, events, dropped, expired, refused, oversized, retainedRefused, repeats atomic.Int64
+	received, sent, events, dropped, expired, refused, oversized, retainedRefused, repeats, denied atomic.Int64
 }
