@@ -50,7 +50,7 @@ func TestQueue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			q := queue{max: tc.max}
 			var out []string
-			for _, s := range strings.FieldsSeq(tc.push) {
+			for s := range strings.FieldsSeq(tc.push) {
 				if j := q.push(jobOf(s)); j != nil {
 					out = append(out, nameOf(j))
 					if j.queued {
