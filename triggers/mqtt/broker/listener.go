@@ -71,7 +71,7 @@ func (l Listener) validate() error {
 	switch {
 	case err != nil:
 		fault("%w (host:port, such as 127.0.0.1:1883)", err)
-	case isLoopback(host):
+	case IsLoopback(host):
 	case l.Anonymous && !ruled:
 		fault("anonymous clients from other machines could do everything: write topic rules for them")
 	case !l.Anonymous && !l.authenticates():
@@ -83,9 +83,9 @@ func (l Listener) validate() error {
 func (l Listener) secure() bool        { return l.TLS != nil || l.CertFile != "" }
 func (l Listener) authenticates() bool { return l.PasswordFile != "" || l.ClientCA != "" }
 
-// isLoopback reports whether only this machine reaches host. A name other than
+// IsLoopback reports whether only this machine reaches host. A name other than
 // localhost is not trusted: what it resolves to can change.
-func isLoopback(host string) bool {
+func IsLoopback(host string) bool {
 	if host == "localhost" {
 		return true
 	}
@@ -157,7 +157,7 @@ func (b *Broker) newListener(cfg Listener) (*listener, error) {
 	}
 	p, err := access.NewPolicy(access.Config{
 		PasswordFile: cfg.PasswordFile,
-		Anonymous:    cfg.Anonymous || (isLoopback(host) && !cfg.authenticates()),
+		Anonymous:    cfg.Anonymous || (IsLoopback(host) && !cfg.authenticates()),
 		Rules:        cfg.Rules, RulesFile: cfg.RulesFile, Logger: b.cfg.Logger,
 	}, b.logins)
 	if err != nil {
@@ -189,7 +189,7 @@ func (l *listener) open(b *Broker) error {
 	}
 	l.ln = ln
 	host, _, _ := net.SplitHostPort(l.Addr) // validate has done it
-	if !isLoopback(host) && tlsConfig == nil {
+	if !IsLoopback(host) && tlsConfig == nil {
 		b.cfg.Logger.Warn("mqtt broker listens beyond this machine with no TLS: passwords and messages can be read on the network", "listen", l.Addr)
 	}
 	return nil

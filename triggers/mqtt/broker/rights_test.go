@@ -2,7 +2,15 @@ package broker_test
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -241,4 +249,119 @@ func TestListenerFaults(t *testing.T) {
 	if err := b.Listen(); err == nil || !strings.Contains(err.Error(), s.Addr()) {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestClientCertificates(t *testing.T) {
+	dir := t.TempDir()
+	serverCert, serverKey, pool := certificate(t)
+	ca := newAuthority(t, filepath.Join(dir, "ca.pem"))
+	other := newAuthority(t, filepath.Join(dir, "other.pem"))
+	rules := []access.Rule{{User: "pump", Publish: []string{"up/%u"}, Subscribe: []string{"#"}}, {User: "dev", Publish: []string{"up/%u"}}}
+	l := broker.Listener{Addr: "127.0.0.1:0", CertFile: serverCert, KeyFile: serverKey, ClientCA: filepath.Join(dir, "ca.pem"), Rules: rules}
+	optional := l
+	optional.ClientCertOptional, optional.PasswordFile = true, passwordFile(t, "dev:dev")
+	s := start(t, broker.Config{Listeners: []broker.Listener{l, optional}, ConnectTimeout: 5 * time.Second})
+
+	for name, tc := range map[string]struct {
+		listener int
+		own      []tls.Certificate
+		o        options
+		code     int // -1: no TLS
+	}{
+		"required":                       {0, ca.issue(t, "pump"), options{}, 0},
+		"required, missing":              {0, nil, options{user: "dev", pass: "dev"}, -1},
+		"required, of another authority": {0, other.issue(t, "pump"), options{}, -1},
+		"required, with no name":         {0, ca.issue(t, ""), options{}, 5},
+		"optional":                       {1, ca.issue(t, "pump"), options{}, 0},
+		"optional, a password instead":   {1, nil, options{user: "dev", pass: "dev"}, 0},
+		"optional, neither":              {1, nil, options{}, 5},
+		"optional, wrong password":       {1, nil, options{user: "dev", pass: "x"}, 5},
+		"optional, of another authority": {1, other.issue(t, "pump"), options{}, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nc, err := tls.Dial("tcp", s.Addrs()[tc.listener], &tls.Config{RootCAs: pool, Certificates: tc.own, MinVersion: tls.VersionTLS12})
+			if err != nil {
+				t.Fatal(err) // in TLS 1.3 the client is refused after its handshake
+			}
+			defer func() { _ = nc.Close() }()
+			_ = nc.SetDeadline(time.Now().Add(patience))
+			tc.o.id, tc.o.version = "c", 4
+			_, _ = nc.Write(connectPacket(tc.o))
+			br := bufio.NewReader(nc)
+			p, err := readFrame(br)
+			code := -1
+			if err == nil {
+				code = int(p.body[1])
+			}
+			if code != tc.code {
+				t.Fatalf("CONNACK code %d (%v), want %d", code, err, tc.code)
+			}
+			if code != 0 {
+				return
+			}
+			// The name in the certificate is what the rules go by.
+			name := "pump"
+			if tc.own == nil {
+				name = "dev"
+			}
+			denied := s.Stats().Denied
+			c := &client{t: t, version: 4}
+			for i, topic := range []string{"up/" + name, "up/else"} {
+				_, _ = nc.Write(c.publishPacket(publish{topic: topic, qos: 1, pid: uint16(i + 1)}))
+				if p, err := readFrame(br); err != nil || p.kind() != pPuback {
+					t.Fatalf("%+v, %v", p, err)
+				}
+			}
+			if n := s.Stats().Denied - denied; n != 1 {
+				t.Errorf("%d of two messages denied, want 1", n)
+			}
+		})
+	}
+}
+
+// authority signs client certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T, file string) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{cert: cert, key: key}
+}
+
+func (a *authority) issue(t *testing.T, name string) []tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
 }

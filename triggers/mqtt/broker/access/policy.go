@@ -60,8 +60,8 @@ func NewPolicy(cfg Config, logins *Logins) (*Policy, error) {
 	p.users.Store(newGeneration(noUsers))
 	switch {
 	case cfg.Rules != nil:
-		if err := CheckRules("acl", cfg.Rules); err != nil {
-			return nil, err
+		if faults := CheckRules(cfg.Rules); len(faults) > 0 {
+			return nil, fmt.Errorf("acl: %w", errors.Join(faults...))
 		}
 		p.rules.Store(&ruleset{slices.Clone(cfg.Rules)})
 	case cfg.RulesFile != "":

@@ -30,53 +30,47 @@ type Rule struct {
 	Subscribe []string `yaml:"subscribe"` // topic filters; what they match is also delivered
 }
 
-// CheckRules reports every fault, each with its place below the name of the
-// list.
-func CheckRules(list string, rules []Rule) error {
-	var faults []error
-	fault := func(format string, args ...any) {
-		if len(faults) < maxFaults {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
+// CheckRules lists what is wrong with rules.
+func CheckRules(rules []Rule) (faults []error) {
 	filters := 0
 	for i, r := range rules {
-		at := fmt.Sprintf("%s[%d]", list, i)
 		for _, f := range r.faults() {
-			fault("%s%w", at, f)
+			if len(faults) < maxFaults {
+				faults = append(faults, fmt.Errorf("rule %d%w", i+1, f))
+			}
 		}
 		filters += len(r.Publish) + len(r.Subscribe)
 	}
 	switch {
 	case len(rules) == 0:
-		fault("%s: has no rule, so that nobody could do anything: write one, or leave it out to allow everything", list)
+		faults = append(faults, errors.New("has no rule, so that nobody could do anything: write one, or leave it out to allow everything"))
 	case len(rules) > maxRules || filters > maxFilters:
-		fault("%s: has %d rules with %d filters: at most %d and %d are possible; use %%u and %%c", list, len(rules), filters, maxRules, maxFilters)
+		faults = append(faults, fmt.Errorf("has %d rules with %d filters: at most %d and %d are possible; use %%u and %%c", len(rules), filters, maxRules, maxFilters))
 	}
-	return errors.Join(faults...)
+	return faults
 }
 
 // faults lists what is wrong with a rule, each with the key in front.
 func (r Rule) faults() (faults []error) {
 	if r.User != Everyone {
 		if err := checkUser(r.User); err != nil {
-			faults = append(faults, fmt.Errorf(".user: %w: write a user's name, %q for all of them, or %q", err, Everyone, Anonymous))
+			faults = append(faults, fmt.Errorf(", user: %w: write a user's name, %q for all of them, or %q", err, Everyone, Anonymous))
 		}
 	}
 	if len(r.Publish)+len(r.Subscribe) == 0 {
-		faults = append(faults, errors.New(": allows nothing: write publish or subscribe, each a list of topic filters"))
+		faults = append(faults, errors.New(" allows nothing: write publish or subscribe, each a list of topic filters"))
 	}
 	for _, l := range []struct {
 		key     string
 		filters []string
 	}{{"publish", r.Publish}, {"subscribe", r.Subscribe}} {
-		for i, f := range l.filters {
+		for _, f := range l.filters {
 			err := functions.CheckFilter(expand(f, "u", "c"))
 			if err == nil && r.User == Anonymous && strings.Contains(f, "%u") {
 				err = fmt.Errorf("topic filter %q: who is anonymous has no user name for %%u", f)
 			}
 			if err != nil {
-				faults = append(faults, fmt.Errorf(".%s[%d]: %w", l.key, i, err))
+				faults = append(faults, fmt.Errorf(", %s: %w", l.key, err))
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -178,23 +179,23 @@ func TestRuleFaults(t *testing.T) {
 		rules []Rule
 		want  string
 	}{
-		"none":            {[]Rule{}, "acl: has no rule"},
-		"no user":         {[]Rule{{Publish: []string{"a"}}}, "acl[0].user: user name is empty"},
-		"nothing":         {[]Rule{{User: "a"}}, "acl[0]: allows nothing"},
-		"filter":          {[]Rule{{User: "a", Publish: []string{"a", "a/#/b"}}}, "acl[0].publish[1]: topic filter"},
-		"empty filter":    {[]Rule{{User: "a", Subscribe: []string{""}}}, "acl[0].subscribe[0]: topic is empty"},
+		"none":            {[]Rule{}, "has no rule"},
+		"no user":         {[]Rule{{Publish: []string{"a"}}}, "rule 1, user: user name is empty"},
+		"nothing":         {[]Rule{{User: "a"}}, "rule 1 allows nothing"},
+		"filter":          {[]Rule{{User: "a", Publish: []string{"a", "a/#/b"}}}, `rule 1, publish: topic filter "a/#/b"`},
+		"empty filter":    {[]Rule{{User: "a", Subscribe: []string{""}}}, "rule 1, subscribe: topic is empty"},
 		"part of a level": {[]Rule{{User: "a", Subscribe: []string{"%u+"}}}, "+ must stand alone"},
 		"anonymous %u":    {[]Rule{{User: Anonymous, Subscribe: []string{"%u"}}}, "no user name for %u"},
 		"too many":        {many, "1001 rules"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := CheckRules("acl", tc.rules); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if err := errors.Join(CheckRules(tc.rules)...); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got error %v, want %q in it", err, tc.want)
 			}
 		})
 	}
-	if err := CheckRules("acl", testRules); err != nil {
-		t.Error(err)
+	if faults := CheckRules(testRules); faults != nil {
+		t.Error(faults)
 	}
 }
 
@@ -208,8 +209,8 @@ func TestRulesFile(t *testing.T) {
 		"no list":     {"\nuser: a", "acl.yaml:2: want a list"},
 		"no rule":     {"- a\n- b", "acl.yaml:2: want a rule"},
 		"unknown key": {"- user: a\n  publsh: [a]", `acl.yaml:2: unknown key "publsh"`},
-		"no filters":  {"- user: a\n  publish: [a]\n- user: b", "acl.yaml:3: rule 2: allows nothing"},
-		"filter":      {"- user: a\n  publish: ['a/#/b']", "acl.yaml:1: rule 1.publish[0]: topic filter"},
+		"no filters":  {"- user: a\n  publish: [a]\n- user: b", "acl.yaml:3: rule 2 allows nothing"},
+		"filter":      {"- user: a\n  publish: ['a/#/b']", "acl.yaml:1: rule 1, publish: topic filter"},
 		"text":        {"- user: a\n  publish: a/b", "acl.yaml:2:"},
 		"no YAML":     {"- user: [", "acl.yaml:"},
 	} {
@@ -236,8 +237,8 @@ func FuzzRulesFile(f *testing.F) {
 			}
 			return
 		}
-		if err := CheckRules("F", rules); err != nil {
-			t.Fatal(err)
+		if faults := CheckRules(rules); faults != nil {
+			t.Fatal(faults)
 		}
 		for _, user := range []string{"", "a", "+", "#", "x/y"} {
 			g := grantsOf(rules, user, user)

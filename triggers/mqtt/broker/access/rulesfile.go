@@ -16,7 +16,7 @@ func parseRules(file string, text []byte) ([]Rule, error) {
 		return nil, placed(file, err)
 	}
 	if len(doc.Content) == 0 {
-		return nil, fmt.Errorf("rules file %s: %w", file, CheckRules("the file", nil))
+		return nil, fmt.Errorf("rules file %s: %w", file, errors.Join(CheckRules(nil)...))
 	}
 	list := doc.Content[0]
 	if list.Kind != yaml.SequenceNode {
@@ -55,12 +55,14 @@ func parseRules(file string, text []byte) ([]Rule, error) {
 		}
 	}
 	if len(faults) == 0 {
-		if err := CheckRules("rules file "+file, rules); err != nil {
-			return nil, err
+		for _, f := range CheckRules(rules) { // what is wrong with all of them together
+			fault(list, "%w", f)
 		}
-		return rules, nil
 	}
-	return nil, errors.Join(faults...)
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return rules, nil
 }
 
 // faultForm is a fault in the decoder's words, its line in front.
