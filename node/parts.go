@@ -224,9 +224,8 @@ type embedded struct{ *broker.Broker }
 
 func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
 	b, err := broker.New(broker.Config{
-		Addr: cfg.MQTT.Addr, Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
-		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(),
-		PasswordFile: cfg.MQTT.PasswordFile, CertFile: cfg.MQTT.CertFile, KeyFile: cfg.MQTT.KeyFile,
+		Listeners: cfg.MQTT.brokerListeners(), Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
+		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(), MaxClients: cfg.MQTT.MaxClients,
 	})
 	if err != nil {
 		return nil, err
@@ -257,7 +256,7 @@ func (b embedded) PublishAlone(ctx context.Context, m functions.Publish) error {
 func (b embedded) Status() api.ComponentStatus {
 	s := b.Stats()
 	return api.ComponentStatus{
-		State: "up", Address: b.Addr(),
+		State: "up", Address: strings.Join(b.Addrs(), ", "),
 		Detail: fmt.Sprintf("%d clients, %d sessions, %d retained, %d received, %d sent", s.Clients, s.Sessions, s.Retained, s.Received, s.Sent),
 	}
 }

@@ -100,23 +100,29 @@ func (k *Keeper) Client(server string) (*tls.Config, error) {
 }
 
 // Server returns the settings of a listener, which look at the files at each
-// handshake. With a CA each client has to show a certificate that it signed.
+// handshake. With a CA, clients show a certificate that it signed, as auth says.
 // It fails if the files are not good now.
-func (k *Keeper) Server() (*tls.Config, error) {
+func (k *Keeper) Server(auth tls.ClientAuthType) (*tls.Config, error) {
 	if k.files.Cert == "" {
 		return nil, fmt.Errorf("%scert: is missing; a listener with TLS needs a certificate", k.files.Field)
 	}
 	if _, err := k.certificate(); err != nil {
 		return nil, err
 	}
-	base := &tls.Config{
+	return k.Ask(&tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return k.certificate() },
-	}
+	}, auth)
+}
+
+// Ask adds to the settings of a listener that clients are asked for a
+// certificate, if there is a CA.
+func (k *Keeper) Ask(base *tls.Config, auth tls.ClientAuthType) (*tls.Config, error) {
 	if k.files.CA == "" {
 		return base, nil
 	}
-	base.ClientAuth = tls.RequireAndVerifyClientCert
+	base = base.Clone()
+	base.ClientAuth = auth
 	var err error
 	if base.ClientCAs, err = k.authorities(); err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -16,15 +15,17 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 )
 
 // Broker is the node's own MQTT broker. Its methods are safe for use by
 // several goroutines.
 type Broker struct {
-	cfg   Config
-	store *store // set by Listen
-	ln    net.Listener
-	users *passwords // nil: anybody may connect
+	cfg       Config
+	store     *store // set by Listen
+	logins    *access.Logins
+	listeners []*listener
 
 	subs     subscriptions
 	retained retained
@@ -46,9 +47,13 @@ type Broker struct {
 	state    lifeState
 	sessions map[string]*session
 	conns    map[*conn]struct{}
+	full     bool                   // logged that there is no room for more connections
 	wills    map[string]delayedWill // by client id
 	willSeq  uint64                 // of the newest on disk
 	wg       sync.WaitGroup         // connections and what Bind started
+
+	turned chan struct{}  // bounds the connections that are turned away at the same time
+	away   sync.WaitGroup // of those
 }
 
 type lifeState byte
@@ -74,57 +79,47 @@ func New(cfg Config) (*Broker, error) {
 		sessions: map[string]*session{},
 		conns:    map[*conn]struct{}{},
 		wills:    map[string]delayedWill{},
+		turned:   make(chan struct{}, turnedAwayAtOnce),
+	}
+	if cfg.Logins.Clock == nil {
+		cfg.Logins.Clock = cfg.Clock
+	}
+	b.logins = access.NewLogins(cfg.Logins)
+	for _, l := range cfg.listeners() {
+		open, err := b.newListener(l)
+		if err != nil {
+			return nil, err
+		}
+		b.listeners = append(b.listeners, open)
 	}
 	b.bound.Store(&bindings{})
 	return b, nil
 }
 
-// Listen takes the address, reads the password file and opens the store. It is
-// apart from Run so that its error comes early: for a port that is in use it
+// Listen takes the addresses, reads the listeners' files and opens the store. It
+// is apart from Run so that its error comes early: for a port that is in use it
 // names the address and wraps syscall.EADDRINUSE. After Listen, Run must be
 // called: it releases everything.
-func (b *Broker) Listen() (err error) {
+func (b *Broker) Listen() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.state != made {
 		return errors.New("mqtt broker: Listen was called before")
 	}
-	if b.cfg.PasswordFile != "" {
-		if b.users, err = loadPasswords(b.cfg.PasswordFile); err != nil {
-			return fmt.Errorf("mqtt broker: %w", err)
-		}
-	}
-	tlsConfig, err := b.cfg.tlsConfig()
-	if err != nil {
+	if err := b.openListeners(); err != nil {
 		return err
-	}
-	lc := net.ListenConfig{
-		// A client that vanished is noticed even where its protocol's
-		// keep-alive is off.
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
-	}
-	ln, err := lc.Listen(context.Background(), "tcp", b.cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("mqtt broker: listen on %s: %w", b.cfg.Addr, err)
-	}
-	if tlsConfig != nil {
-		ln = tls.NewListener(ln, tlsConfig)
 	}
 	st, err := openStore(b.cfg.Dir)
 	if err != nil {
-		return errors.Join(fmt.Errorf("mqtt broker: %w", err), ln.Close())
+		return errors.Join(fmt.Errorf("mqtt broker: %w", err), b.closeListeners())
 	}
 	st.onError = func(err error) {
 		b.cfg.Logger.Error("mqtt broker cannot store; messages are not acknowledged", keyErr, err)
 	}
-	b.store, b.ln = st, ln
+	b.store = st
 	b.retained.st, b.retained.maxCount, b.retained.maxBytes, b.retained.full = st, b.cfg.MaxRetained, b.cfg.MaxRetainedBytes, b.cfg.RetainedFull
 	if err := b.load(); err != nil {
-		return errors.Join(fmt.Errorf("mqtt broker: read %s: %w", st.db.Path(), err), ln.Close(), st.close(false))
-	}
-	host, _, _ := net.SplitHostPort(b.cfg.Addr)
-	if !isLoopback(host) && tlsConfig == nil {
-		b.cfg.Logger.Warn("mqtt broker listens beyond this machine with no TLS: passwords and messages can be read on the network")
+		return errors.Join(fmt.Errorf("mqtt broker: read %s: %w", st.db.Path(), err), b.closeListeners(), st.close(false))
 	}
 	go st.run()
 	b.state = listening
@@ -147,15 +142,27 @@ func (b *Broker) load() error {
 	return b.restore(b.now())
 }
 
-// Addr is where the broker listens, with the port that it was given; empty
-// before Listen.
+// Addr is where the first listener listens, with the port that it was given;
+// empty before Listen.
 func (b *Broker) Addr() string {
+	if addrs := b.Addrs(); len(addrs) > 0 {
+		return addrs[0]
+	}
+	return ""
+}
+
+// Addrs are the addresses of all listeners, as Addr.
+func (b *Broker) Addrs() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ln == nil {
-		return ""
+	if b.state == made {
+		return nil
 	}
-	return b.ln.Addr().String()
+	addrs := make([]string, len(b.listeners))
+	for i, l := range b.listeners {
+		addrs[i] = l.ln.Addr().String()
+	}
+	return addrs
 }
 
 // Run serves until ctx is done and returns nil then. Clients are disconnected,
@@ -168,15 +175,13 @@ func (b *Broker) Run(ctx context.Context) error {
 		return errors.New("mqtt broker: Run needs one call of Listen before it")
 	}
 	b.state = running
-	ln := b.ln
 	b.mu.Unlock()
 
 	b.rebind() //nolint:contextcheck // hand-overs end by shutdown
-	accepted := make(chan struct{})
-	go func() { //nolint:contextcheck // closing the listener ends it
-		defer close(accepted)
-		b.accept(ln)
-	}()
+	var accepting sync.WaitGroup
+	for _, l := range b.listeners {
+		accepting.Go(func() { b.accept(l) }) //nolint:contextcheck // closing the listener ends it
+	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for running := true; running; {
@@ -187,8 +192,8 @@ func (b *Broker) Run(ctx context.Context) error {
 			b.sweep() //nolint:contextcheck // hand-overs outlive a sweep; shutdown ends them
 		}
 	}
-	closeErr := ln.Close()
-	<-accepted
+	closeErr := b.closeListeners()
+	accepting.Wait()
 	return errors.Join(closeErr, b.shutdown())
 }
 
@@ -200,6 +205,8 @@ func (b *Broker) shutdown() error {
 	}
 	b.mu.Unlock()
 	b.lanes.stop() // also lets go of what waits for settlement
+	b.logins.Close()
+	b.away.Wait()
 	b.wg.Wait()
 	b.retained.flush()
 	if err := b.store.close(true); err != nil {
@@ -209,10 +216,10 @@ func (b *Broker) shutdown() error {
 }
 
 // accept takes connections until the listener is closed.
-func (b *Broker) accept(ln net.Listener) {
+func (b *Broker) accept(l *listener) {
 	pause := time.Duration(0)
 	for {
-		nc, err := ln.Accept()
+		nc, err := l.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -224,25 +231,14 @@ func (b *Broker) accept(ln net.Listener) {
 			continue
 		}
 		pause = 0
-		c := newConn(b, nc)
-		b.mu.Lock()
-		full := len(b.conns) >= b.cfg.MaxClients || b.state != running
-		if !full {
-			b.conns[c] = struct{}{}
-			b.wg.Add(1)
-		}
-		b.mu.Unlock()
-		if full {
-			b.stats.refused.Add(1)
-			_ = nc.Close()
+		c := newConn(b, l, nc)
+		if !b.count(c) {
+			b.turnAway(nc)
 			continue
 		}
 		go func() {
-			defer b.wg.Done()
+			defer b.uncount(c)
 			c.serve()
-			b.mu.Lock()
-			delete(b.conns, c)
-			b.mu.Unlock()
 		}()
 	}
 }
@@ -446,6 +442,9 @@ func (b *Broker) sweep() {
 	}
 	b.retained.sweep(now)
 	b.pending.sweep(b.store, b.uptime())
+	for _, l := range b.listeners {
+		l.policy.Refresh()
+	}
 }
 
 // Stats are numbers about a broker, since Listen.
@@ -457,6 +456,7 @@ type Stats struct {
 	Queued        int   `json:"queued"` // QoS 1 and 2 messages that wait for clients
 	QueuedBytes   int64 `json:"queued_bytes"`
 	Pending       int   `json:"pending"` // events of function outputs that wait on disk
+	Logins        int   `json:"logins"`  // passwords that wait to be compared
 
 	Received         int64 `json:"received"`           // messages from clients
 	Sent             int64 `json:"sent"`               // messages to clients
@@ -469,6 +469,7 @@ type Stats struct {
 	RetainedRefused  int64 `json:"retained_refused"`   // messages not retained for lack of room
 	QueueRefused     int64 `json:"queue_refused"`      // messages not taken for a full queue
 	Overruns         int64 `json:"overruns"`           // connections whose client sent more than was settled
+	Denied           int64 `json:"denied"`             // messages and subscriptions that topic rules do not allow
 	Commits          int64 `json:"commits"`            // of the store
 	DiskBytesWritten int64 `json:"disk_bytes_written"` // by the store, in whole pages
 }
@@ -481,6 +482,7 @@ func (b *Broker) Stats() Stats {
 		Repeats: b.stats.repeats.Load(), Dropped: b.stats.dropped.Load(), Expired: b.stats.expired.Load(),
 		Oversized: b.stats.oversized.Load(), Refused: b.stats.refused.Load(),
 		RetainedRefused: b.stats.retainedRefused.Load(), QueueRefused: b.stats.refusedFull.Load(), Overruns: b.stats.overruns.Load(),
+		Denied: b.stats.denied.Load(), Logins: b.logins.Waiting(),
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

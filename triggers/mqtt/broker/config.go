@@ -6,19 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/triggers"
-	"github.com/edgefn/edgefn/triggers/certs"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 )
 
 // Errors of the broker.
 var (
-	// ErrInsecure is returned by New for an address beyond loopback with no
-	// password file.
-	ErrInsecure = errors.New("address is reachable from other machines and no password file is set")
+	// ErrInsecure is returned by New for an address beyond loopback where anybody
+	// would be let in.
+	ErrInsecure = errors.New("address is reachable from other machines and no password file or client CA is set")
 	// ErrNotRunning is returned by Publish before Listen and after Run.
 	ErrNotRunning = errors.New("mqtt broker is not running")
 	// ErrBacklog is returned by Publish when too many events of function
@@ -35,7 +34,15 @@ var (
 // Config says how a broker listens and what it keeps. Zero values stand for
 // the defaults named here.
 type Config struct {
-	Addr string // host:port; default 127.0.0.1:1883, port 0 takes a free one
+	// Listeners are the addresses to listen on. With none there is one, of Addr,
+	// PasswordFile, TLS, CertFile and KeyFile, which mean what they do in Listener.
+	Listeners    []Listener
+	Addr         string // default 127.0.0.1:1883
+	PasswordFile string
+	TLS          *tls.Config
+	CertFile     string
+	KeyFile      string
+
 	Name string // name in the source of events; default "local"
 	Dir  string // folder of the broker's own file; made when missing
 
@@ -49,13 +56,8 @@ type Config struct {
 	MaxPayload int
 	MaxClients int // connections at once, whether they said CONNECT or not; default 1024
 
-	// PasswordFile has lines "user:hash" as PasswordLine makes them. With it,
-	// every client must authenticate. It is read again when it changes.
-	PasswordFile string
-	TLS          *tls.Config // TLS settings; or else CertFile and KeyFile
-	// CertFile and KeyFile are PEM: the certificate chain and the private key.
-	// They are read again when they change.
-	CertFile, KeyFile string
+	// Logins bounds what the comparison of passwords costs.
+	Logins access.LoginsConfig
 
 	// MaxQueue and MaxQueueBytes bound the QoS 1 and 2 messages that wait for
 	// one session, MaxQueuedBytes those of all. A session may hold no more than
@@ -123,6 +125,8 @@ const (
 	keyRemote   = "remote"
 	keyFunction = "function"
 	keyTrigger  = "trigger"
+	keyTopic    = "topic"
+	keyUser     = "user"
 	keyErr      = "err"
 )
 
@@ -199,41 +203,13 @@ func (c Config) validate() error {
 		// A queued message holds one of 65,535 packet ids.
 		fault("mqtt broker: MaxQueue is %d, at most 60000 messages can wait for a session", c.MaxQueue)
 	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		fault("mqtt broker: CertFile and KeyFile go together: set both or none")
+	if len(c.Listeners) > 0 && (c.PasswordFile != "" || c.TLS != nil || c.CertFile != "" || c.KeyFile != "") {
+		fault("mqtt broker: PasswordFile, TLS, CertFile and KeyFile are for a broker with no Listeners")
 	}
-	if c.TLS != nil && c.CertFile != "" {
-		fault("mqtt broker: both TLS and CertFile are set: use one")
-	}
-	host, _, err := net.SplitHostPort(c.Addr)
-	switch {
-	case err != nil:
-		fault("mqtt broker: address %q: %w (host:port, such as 127.0.0.1:1883)", c.Addr, err)
-	case !isLoopback(host) && c.PasswordFile == "":
-		fault("mqtt broker: %s: %w: set a password file, or listen on 127.0.0.1", c.Addr, ErrInsecure)
+	for _, l := range c.listeners() {
+		if err := l.validate(); err != nil {
+			faults = append(faults, err)
+		}
 	}
 	return errors.Join(faults...)
-}
-
-// isLoopback reports whether only this machine reaches host. A name other than
-// localhost is not trusted: what it resolves to can change.
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
-}
-
-// tlsConfig returns the settings of the listener, nil for plain TCP.
-func (c Config) tlsConfig() (*tls.Config, error) {
-	if c.CertFile == "" {
-		return c.TLS, nil
-	}
-	files := certs.Files{Cert: c.CertFile, Key: c.KeyFile, Field: "mqtt.tls."}
-	t, err := certs.New(files, c.Logger.With("listener", c.Addr)).Server()
-	if err != nil {
-		return nil, fmt.Errorf("mqtt broker: certificate %s with key %s: %w", c.CertFile, c.KeyFile, err)
-	}
-	return t, nil
 }

@@ -11,16 +11,19 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
 // conn is one client's connection: a reader and a writer.
 type conn struct {
-	b  *Broker
-	nc net.Conn
-	br *bufio.Reader
+	b    *Broker
+	from *listener
+	nc   net.Conn
+	br   *bufio.Reader
 
 	// Set by CONNECT.
+	who       *access.Client
 	s         *session
 	version   byte
 	keepAlive time.Duration // 0: off
@@ -29,6 +32,7 @@ type conn struct {
 	expiry    int64         // session expiry that CONNECT asked for
 	will      *will
 	assigned  bool // the client id is ours
+	denials   denials
 	aliases   map[uint16]string
 	greeted   bool // CONNACK was queued; no DISCONNECT goes before it [MQTT-3.14.0-1]
 
@@ -49,9 +53,9 @@ type conn struct {
 	queue0Bytes int64
 }
 
-func newConn(b *Broker, nc net.Conn) *conn {
+func newConn(b *Broker, l *listener, nc net.Conn) *conn {
 	return &conn{
-		b: b, nc: nc, br: bufio.NewReaderSize(nc, 4096),
+		b: b, from: l, nc: nc, br: bufio.NewReaderSize(nc, 4096),
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		done: make(chan struct{}), detached: make(chan struct{}),
 	}
@@ -142,6 +146,7 @@ func (c *conn) serve() {
 	if !ok {
 		if c.s == nil {
 			c.b.stats.refused.Add(1)
+			linger(c.nc, closeGrace)
 			_ = c.nc.Close()
 			return
 		}
@@ -370,7 +375,9 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 			c.b.stats.expired.Add(1)
 			continue
 		}
-		c.encode(buf, o, now)
+		if c.mayReceive(o.m) {
+			c.encode(buf, o, now)
+		}
 	}
 	items := c.s.take(c.b, c.window, now)
 	c.loadItems(items)
@@ -381,7 +388,7 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 			}))
 			continue
 		}
-		if d.m == nil || !c.encode(buf, d.outgoing, now) {
+		if d.m == nil || !c.mayReceive(d.m) || !c.encode(buf, d.outgoing, now) {
 			c.s.discard(c.b, d.pid)
 			c.b.stats.dropped.Add(1)
 		}

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
@@ -39,12 +39,12 @@ func (c *conn) connect() (present, ok bool) {
 		c.refuse(packets.ErrTopicNameInvalid)
 		return false, false
 	}
-	if !c.authentic(p) {
-		c.b.cfg.Logger.Warn("mqtt client refused: wrong user or password", keyClient, id, keyRemote, c.nc.RemoteAddr().String())
-		c.refuse(packets.ErrBadUsernameOrPassword)
+	id = c.clientID(id)
+	if code := c.authenticate(p, id); code != packets.CodeSuccess {
+		c.refuse(code)
 		return false, false
 	}
-	present, code := c.b.attach(c, c.clientID(id), p.Clean, c.expiry)
+	present, code := c.b.attach(c, id, p.Clean, c.expiry)
 	if code != packets.CodeSuccess {
 		c.refuse(code)
 		return false, false
@@ -59,17 +59,23 @@ func (c *conn) clientID(id string) string {
 	return strings.Clone(id) // not the packet's memory
 }
 
-func (c *conn) authentic(p *packets.ConnectParams) bool {
-	if c.b.users == nil {
-		return true
+// authenticate finds out who the client is, and whether it may have its will.
+func (c *conn) authenticate(p *packets.ConnectParams, id string) packets.Code {
+	log := c.b.cfg.Logger.With(keyClient, id, keyRemote, c.nc.RemoteAddr().String())
+	who, err := c.login(access.Login{ClientID: id, User: string(p.Username), Password: p.Password})
+	switch {
+	case errors.Is(err, access.ErrBusy):
+		log.Info("mqtt client refused for now", keyErr, err)
+		return packets.ErrServerBusy
+	case err != nil:
+		log.Warn("mqtt client refused", keyErr, err)
+		return packets.ErrBadUsernameOrPassword
+	case c.will != nil && !who.MayPublish(c.will.m.Topic):
+		log.Warn("mqtt client refused: its will goes to a topic that it may not publish to", keyTopic, c.will.m.Topic)
+		return packets.ErrNotAuthorized
 	}
-	ctx, cancel := context.WithTimeout(quitContext{c.b.lanes.quit}, c.b.cfg.ConnectTimeout)
-	defer cancel()
-	ok, err := c.b.users.check(ctx, string(p.Username), p.Password)
-	if err != nil {
-		c.b.cfg.Logger.Error("mqtt broker keeps the users that it knows", keyErr, err)
-	}
-	return ok
+	c.who = who
+	return packets.CodeSuccess
 }
 
 func (c *conn) setWill(p *packets.ConnectParams) bool {
@@ -154,7 +160,7 @@ func (c *conn) refuse(code packets.Code) {
 			pk.ReasonCode = 2
 		case packets.ErrServerBusy.Code, packets.ErrQuotaExceeded.Code, packets.ErrServerUnavailable.Code, packets.ErrServerShuttingDown.Code:
 			pk.ReasonCode = 3
-		case packets.ErrBadUsernameOrPassword.Code:
+		case packets.ErrBadUsernameOrPassword.Code, packets.ErrNotAuthorized.Code:
 			pk.ReasonCode = 5 // not authorized: 4 is for malformed ones
 		default:
 			return // no code for it: the connection is closed

@@ -23,7 +23,7 @@ func (c *conn) publish(pk *packets.Packet) error {
 		return err
 	}
 	c.b.stats.received.Add(1)
-	if reserved(m.Topic) {
+	if reserved(m.Topic) || !c.mayPublish(m.Topic) {
 		c.deny(pk)
 		return nil
 	}
@@ -151,7 +151,7 @@ func (c *conn) overrun(r refusal) {
 func (b *Broker) routeUnwaited(m *message) []target {
 	targets, err := b.route(m, nil)
 	if err != nil {
-		b.cfg.Logger.Warn("mqtt message not retained", "topic", m.Topic, keyErr, err)
+		b.cfg.Logger.Warn("mqtt message not retained", keyTopic, m.Topic, keyErr, err)
 	}
 	return targets
 }

@@ -74,6 +74,9 @@ func (c *conn) subscribeOne(sub subscription, w *waiter) (code byte, x want) {
 	if err != nil || strings.Count(plain, "/") >= maxLevels {
 		return packets.ErrTopicFilterInvalid.Code, want{}
 	}
+	if !c.maySubscribe(plain) {
+		return packets.ErrNotAuthorized.Code, want{}
+	}
 	s := c.s
 	c.b.routing.Lock()
 	defer c.b.routing.Unlock()

@@ -243,5 +243,5 @@ func (b *Broker) taskFor(t target, ev functions.Event, ownID bool, done func(err
 
 // counters are the numbers behind Stats.
 type counters struct {
-	received, sent, events, dropped, expired, refused, oversized, retainedRefused, refusedFull, repeats, overruns atomic.Int64
+	received, sent, events, dropped, expired, refused, oversized, retainedRefused, refusedFull, repeats, overruns, denied atomic.Int64
 }
