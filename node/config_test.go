@@ -61,7 +61,7 @@ func TestSampleExamples(t *testing.T) {
 				{User: "operator", Publish: []string{"#"}, Subscribe: []string{"#"}},
 			},
 		},
-		MaxClients: 1024,
+		MQTTBounds: node.Defaults().MQTT.MQTTBounds, // which the sample names
 		Listeners: []node.MQTTListener{{
 			Addr: "192.168.1.10:8883", CertFile: "/etc/edgefn/mqtt.crt", KeyFile: "/etc/edgefn/mqtt.key",
 			ClientCA: "/etc/edgefn/devices-ca.crt", ClientCert: "require", ACLFile: "/etc/edgefn/devices-acl.yaml",
@@ -101,6 +101,10 @@ func TestConfigFaults(t *testing.T) {
 		{"no yaml", "a: [\n", []string{"edgefn.conf:1: did not find"}},
 		{"values, all at once", "name: Gate_1\ndata: here\nmax_event: 1Ki\nmqtt: {listen: 1883, tls: {cert: /does/not/exist}}\nbrokers: {local: {url: mqtt://h}, plant: {url: ftp://h}}\nlog: {files: 0}\nstore: {tls: {ca: /nowhere}}\n", []string{
 			"name: ", "data: ", "max_event: ", "mqtt.listen: ", "mqtt.tls.key: ", "mqtt.tls.cert: ", "brokers.local: ", "brokers.plant.url: ", "log.files: ", "store.tls: ",
+		}},
+		{"bounds, all at once", "mqtt:\n  max_packet: 5Mi\n  max_sessions: 0\n  session_expiry: 0s\n  queue: {messages: 70000, bytes: 0, total: 8Gi, full: newest}\n  retained: {messages: 0, bytes: 2Gi, full: \"\"}\n", []string{
+			"mqtt.max_packet: 5242880: 1024 to 4194304 are possible", "mqtt.max_sessions: ", "mqtt.session_expiry: 0s", "mqtt.queue.messages: ", "mqtt.queue.bytes: ",
+			"mqtt.queue.total: ", `mqtt.queue.full: "newest": write refuse or oldest`, "mqtt.retained.messages: ", "mqtt.retained.bytes: ", `mqtt.retained.full: ""`,
 		}},
 		{"listeners, all at once", "mqtt:\n  max_clients: 0\n  listeners:\n    - {listen: 1883}\n    - {listen: \"0.0.0.0:1883\"}\n    - {listen: \":1884\", anonymous: true}\n    - {listen: \":1885\", password_file: /nowhere, tls: {client_cert: maybe, client_ca: /nowhere}, acl: [{user: a}], acl_file: /nowhere}\n    - {listen: \":1886\", anonymous: true, acl: [{user: anonymous, publish: [\"a/#/b\"]}]}\n    - {listen: \"127.0.0.1:1\", acl: []}\n", []string{
 			"mqtt.max_clients: ", "mqtt.listeners[0].listen: ", "mqtt.listeners[1].listen: other machines reach 0.0.0.0:1883", "mqtt.listeners[1].password_file",

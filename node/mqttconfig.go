@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
@@ -19,7 +20,105 @@ const (
 type MQTTConfig struct {
 	MQTTListener                // the first; its Addr is Off to have no broker
 	Listeners    []MQTTListener // more of them
-	MaxClients   int            // connections at once, of all listeners
+	MQTTBounds
+}
+
+// MQTTBounds are what the broker inside the node keeps at the most; see
+// broker.Config. Sizes are bytes.
+type MQTTBounds struct {
+	MaxClients    int // connections at once, of all listeners
+	MaxPacket     int64
+	MaxSessions   int
+	SessionExpiry time.Duration // of a session whose client is away
+	Queue         MQTTQueue
+	Retained      MQTTRetained
+}
+
+// MQTTQueue bounds the messages that wait for clients.
+type MQTTQueue struct {
+	Messages int   // for one session
+	Bytes    int64 // for one session
+	Total    int64 // bytes for all sessions
+	Full     broker.Overflow
+}
+
+// MQTTRetained bounds the retained messages.
+type MQTTRetained struct {
+	Messages int
+	Bytes    int64
+	Full     broker.Overflow
+}
+
+// defaultMQTTBounds are those of a broker that is told none.
+func defaultMQTTBounds() MQTTBounds {
+	return MQTTBounds{
+		MaxClients: 1024, MaxPacket: broker.MaxPacket, MaxSessions: 4096, SessionExpiry: 30 * 24 * time.Hour,
+		Queue:    MQTTQueue{Messages: 10_000, Bytes: 32 << 20, Total: 64 << 20, Full: broker.DropOldest},
+		Retained: MQTTRetained{Messages: 10_000, Bytes: 32 << 20, Full: broker.Refuse},
+	}
+}
+
+// boundsFile is the shape of the bounds in the config file.
+type boundsFile struct {
+	MaxClients    int           `yaml:"max_clients"`
+	MaxPacket     size          `yaml:"max_packet"`
+	MaxSessions   int           `yaml:"max_sessions"`
+	SessionExpiry time.Duration `yaml:"session_expiry"`
+	Queue         struct {
+		Messages int             `yaml:"messages"`
+		Bytes    size            `yaml:"bytes"`
+		Total    size            `yaml:"total"`
+		Full     broker.Overflow `yaml:"full"`
+	} `yaml:"queue"`
+	Retained struct {
+		Messages int             `yaml:"messages"`
+		Bytes    size            `yaml:"bytes"`
+		Full     broker.Overflow `yaml:"full"`
+	} `yaml:"retained"`
+}
+
+func (f *boundsFile) from(b MQTTBounds) {
+	f.MaxClients, f.MaxPacket, f.MaxSessions, f.SessionExpiry = b.MaxClients, size(b.MaxPacket), b.MaxSessions, b.SessionExpiry
+	f.Queue.Messages, f.Queue.Bytes, f.Queue.Total, f.Queue.Full = b.Queue.Messages, size(b.Queue.Bytes), size(b.Queue.Total), b.Queue.Full
+	f.Retained.Messages, f.Retained.Bytes, f.Retained.Full = b.Retained.Messages, size(b.Retained.Bytes), b.Retained.Full
+}
+
+func (f *boundsFile) bounds() MQTTBounds {
+	return MQTTBounds{
+		MaxClients: f.MaxClients, MaxPacket: int64(f.MaxPacket), MaxSessions: f.MaxSessions, SessionExpiry: f.SessionExpiry,
+		Queue:    MQTTQueue{Messages: f.Queue.Messages, Bytes: int64(f.Queue.Bytes), Total: int64(f.Queue.Total), Full: f.Queue.Full},
+		Retained: MQTTRetained{Messages: f.Retained.Messages, Bytes: int64(f.Retained.Bytes), Full: f.Retained.Full},
+	}
+}
+
+// validate reports every fault. What is possible keeps the node within the
+// memory of a small gateway, or is what the protocol can say.
+func (b *MQTTBounds) validate(fault func(path, format string, args ...any)) {
+	for _, x := range []struct {
+		path      string
+		v, lo, hi int64
+	}{
+		{"mqtt.max_clients", int64(b.MaxClients), 1, 100_000},
+		{"mqtt.max_packet", b.MaxPacket, 1 << 10, broker.MaxPacket},
+		{"mqtt.max_sessions", int64(b.MaxSessions), 1, 100_000},
+		{"mqtt.queue.messages", int64(b.Queue.Messages), 1, 60_000},
+		{"mqtt.queue.bytes", b.Queue.Bytes, 1 << 10, 1 << 30},
+		{"mqtt.queue.total", b.Queue.Total, 1 << 10, 4 << 30},
+		{"mqtt.retained.messages", int64(b.Retained.Messages), 1, 1_000_000},
+		{"mqtt.retained.bytes", b.Retained.Bytes, 1 << 10, 1 << 30},
+	} {
+		if x.v < x.lo || x.v > x.hi {
+			fault(x.path, "%d: %d to %d are possible", x.v, x.lo, x.hi)
+		}
+	}
+	if b.SessionExpiry < time.Second || b.SessionExpiry > 365*24*time.Hour {
+		fault("mqtt.session_expiry", "%v: 1s to 8760h are possible", b.SessionExpiry)
+	}
+	for path, v := range map[string]broker.Overflow{"mqtt.queue.full": b.Queue.Full, "mqtt.retained.full": b.Retained.Full} {
+		if v != broker.Refuse && v != broker.DropOldest {
+			fault(path, "%q: write %s or %s", v, broker.Refuse, broker.DropOldest)
+		}
+	}
 }
 
 // MQTTListener is one address of the broker inside the node, and whom it lets
@@ -74,9 +173,7 @@ func (c *MQTTConfig) Addrs() []string {
 
 // validate reports every fault of the broker inside the node.
 func (c *MQTTConfig) validate(fault func(path, format string, args ...any), file func(path, name string)) {
-	if c.MaxClients < 1 || c.MaxClients > 100_000 {
-		fault("mqtt.max_clients", "%d: 1 to 100000 are possible", c.MaxClients)
-	}
+	c.MQTTBounds.validate(fault)
 	c.MQTTListener.validate("mqtt", c.Addr == Off, fault, file)
 	for i := range c.Listeners {
 		c.Listeners[i].validate(fmt.Sprintf("mqtt.listeners[%d]", i), false, fault, file)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/cluster/store/etcd"
 	"github.com/edgefn/edgefn/functions"
@@ -220,17 +222,24 @@ func (h hostSandboxes) Status(ctx context.Context) api.ComponentStatus {
 }
 
 // embedded gives the broker inside the node the node's words.
-type embedded struct{ *broker.Broker }
+type embedded struct {
+	*broker.Broker
+	bounds MQTTBounds
+}
 
 func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
+	m := cfg.MQTT
 	b, err := broker.New(broker.Config{
 		Listeners: cfg.MQTT.brokerListeners(), Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
-		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(), MaxClients: cfg.MQTT.MaxClients,
+		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(), MaxClients: m.MaxClients, MaxPacket: int(m.MaxPacket),
+		MaxSessions: m.MaxSessions, SessionExpiry: m.SessionExpiry,
+		MaxQueue: m.Queue.Messages, MaxQueueBytes: m.Queue.Bytes, MaxQueuedBytes: m.Queue.Total, QueueFull: m.Queue.Full,
+		MaxRetained: m.Retained.Messages, MaxRetainedBytes: m.Retained.Bytes, RetainedFull: m.Retained.Full,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return embedded{b}, nil
+	return embedded{b, m.MQTTBounds}, nil
 }
 
 // Publish implements Publisher. A message of QoS 0 that went out and could only
@@ -254,10 +263,14 @@ func (b embedded) PublishAlone(ctx context.Context, m functions.Publish) error {
 
 // Status implements Publisher.
 func (b embedded) Status() api.ComponentStatus {
-	s := b.Stats()
+	s, m := b.Stats(), b.bounds
+	number := func(n int) string { return humanize.Comma(int64(n)) }
+	bytes := func(n int64) string { return humanize.IBytes(uint64(n)) }
 	return api.ComponentStatus{
 		State: "up", Address: strings.Join(b.Addrs(), ", "),
-		Detail: fmt.Sprintf("%d clients, %d sessions, %d retained, %d received, %d sent", s.Clients, s.Sessions, s.Retained, s.Received, s.Sent),
+		Detail: fmt.Sprintf("%s of %s clients, %s of %s sessions, %s of %s queued, %s of %s messages and %s of %s retained; %s received, %s sent",
+			number(s.Clients), number(m.MaxClients), number(s.Sessions), number(m.MaxSessions), bytes(s.QueuedBytes), bytes(m.Queue.Total),
+			number(s.Retained), number(m.Retained.Messages), bytes(s.RetainedBytes), bytes(m.Retained.Bytes), humanize.Comma(s.Received), humanize.Comma(s.Sent)),
 	}
 }
 

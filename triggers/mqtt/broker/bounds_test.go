@@ -297,3 +297,15 @@ func TestRetainedOrLive(t *testing.T) {
 	}
 	sub.nothing()
 }
+
+// TestPacketSize sends a packet that is larger than the config takes.
+func TestPacketSize(t *testing.T) {
+	s := start(t, broker.Config{MaxPacket: 2000})
+	c := dial(t, s.Addr(), options{id: "c", version: 5})
+	c.publish(publish{topic: "x", payload: strings.Repeat("x", 1900), qos: 1, pid: 1})
+	c.wantAck(pPuback, 1)
+	c.publish(publish{topic: "x", payload: strings.Repeat("x", 2000), qos: 1, pid: 2})
+	if p := c.want(pClose); p.body[0] != 0x95 {
+		t.Errorf("DISCONNECT code %#x, want 0x95", p.body[0])
+	}
+}

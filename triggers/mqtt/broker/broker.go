@@ -453,6 +453,7 @@ type Stats struct {
 	Sessions      int   `json:"sessions"` // connected or kept
 	Subscriptions int   `json:"subscriptions"`
 	Retained      int   `json:"retained"`
+	RetainedBytes int64 `json:"retained_bytes"`
 	Queued        int   `json:"queued"` // QoS 1 and 2 messages that wait for clients
 	QueuedBytes   int64 `json:"queued_bytes"`
 	Pending       int   `json:"pending"` // events of function outputs that wait on disk
@@ -484,6 +485,7 @@ func (b *Broker) Stats() Stats {
 		RetainedRefused: b.stats.retainedRefused.Load(), QueueRefused: b.stats.refusedFull.Load(), Overruns: b.stats.overruns.Load(),
 		Denied: b.stats.denied.Load(), Logins: b.logins.Waiting(),
 	}
+	st.RetainedBytes = b.retained.size()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.store != nil {

@@ -31,6 +31,9 @@ var (
 	ErrQueueFull = errors.New("queue of a client that is away or slow is full")
 )
 
+// MaxPacket is the largest that Config.MaxPacket can be, in bytes.
+const MaxPacket = 4 << 20
+
 // Config says how a broker listens and what it keeps. Zero values stand for
 // the defaults named here.
 type Config struct {
@@ -51,9 +54,10 @@ type Config struct {
 
 	// MaxPayload is the largest payload that functions take, in bytes; default
 	// 1 MiB - 64 KiB. A larger one still becomes an event, which the node
-	// dead-letters; it is counted in Stats.Oversized. A packet over 4 MiB is
-	// refused at the protocol's level.
+	// dead-letters; it is counted in Stats.Oversized. A packet over
+	// MaxPacket is refused at the protocol's level.
 	MaxPayload int
+	MaxPacket  int // bytes of a packet; default and at most MaxPacket
 	MaxClients int // connections at once, whether they said CONNECT or not; default 1024
 
 	// Logins bounds what the comparison of passwords costs.
@@ -89,7 +93,6 @@ type Config struct {
 
 // Bounds that no config changes.
 const (
-	maxPacket        = 4 << 20   // bytes of a packet
 	maxConnectPacket = 256 << 10 // bytes of a CONNECT packet: two strings and a will of 64 KiB each, and properties
 	receiveMaximum   = 1024      // unfinished messages of an MQTT 5 client; of others there are at most 65,535
 	clientBytes      = 8 << 20   // bytes of one client's unfinished messages; at least one packet
@@ -154,6 +157,7 @@ func (c Config) withDefaults() Config {
 		c.Clock = time.Now
 	}
 	def(&c.MaxPayload, 1<<20-64<<10)
+	def(&c.MaxPacket, MaxPacket)
 	def(&c.MaxClients, 1024)
 	def(&c.MaxQueue, 10000)
 	def(&c.MaxSessions, 4096)
@@ -185,7 +189,7 @@ func (c Config) validate() error {
 		fault("mqtt broker: Sink is nil")
 	}
 	for name, v := range map[string]int64{
-		"MaxPayload": int64(c.MaxPayload), "MaxClients": int64(c.MaxClients), "MaxQueue": int64(c.MaxQueue),
+		"MaxPayload": int64(c.MaxPayload), "MaxClients": int64(c.MaxClients), "MaxPacket": int64(c.MaxPacket), "MaxQueue": int64(c.MaxQueue),
 		"MaxQueueBytes": c.MaxQueueBytes, "MaxQueuedBytes": c.MaxQueuedBytes,
 		"MaxRetained": int64(c.MaxRetained), "MaxRetainedBytes": c.MaxRetainedBytes, "MaxSessions": int64(c.MaxSessions), "SessionExpiry": int64(c.SessionExpiry),
 		"ConnectTimeout": int64(c.ConnectTimeout), "WriteTimeout": int64(c.WriteTimeout),
@@ -198,6 +202,9 @@ func (c Config) validate() error {
 		if v != Refuse && v != DropOldest {
 			fault("mqtt broker: %s is %q: it must be %q or %q", name, v, Refuse, DropOldest)
 		}
+	}
+	if c.MaxPacket > MaxPacket {
+		fault("mqtt broker: MaxPacket is %d, at most %d bytes are taken at once", c.MaxPacket, MaxPacket)
 	}
 	if c.MaxQueue > 60000 {
 		// A queued message holds one of 65,535 packet ids.

@@ -201,7 +201,7 @@ func (c *conn) read() (goodbye bool, err error) {
 			return false, nil
 		default:
 		}
-		pk, err := packet.Read(c.br, c.version, maxPacket)
+		pk, err := packet.Read(c.br, c.version, c.b.cfg.MaxPacket)
 		if err != nil {
 			var ne net.Error
 			if errors.As(err, &ne) && ne.Timeout() {

@@ -118,7 +118,7 @@ func (c *conn) connack(present bool) packets.Packet {
 		return pk
 	}
 	p := &pk.Properties
-	p.ReceiveMaximum, p.MaximumPacketSize, p.TopicAliasMaximum = receiveMaximum, maxPacket, maxAliases
+	p.ReceiveMaximum, p.MaximumPacketSize, p.TopicAliasMaximum = receiveMaximum, uint32(c.b.cfg.MaxPacket), maxAliases
 	p.ServerKeepAlive, p.ServerKeepAliveFlag = uint16(c.keepAlive/time.Second), true
 	if c.expiry > c.b.maxExpiry() {
 		p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = uint32(c.b.maxExpiry()), true

@@ -239,6 +239,13 @@ func (r *retained) sweep(now instant) {
 	}
 }
 
+// size returns the bytes that the bound counts.
+func (r *retained) size() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes
+}
+
 func (r *retained) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
