@@ -48,6 +48,7 @@ var states = map[string]string{
 	mqtt.StateOffline:    "connecting",
 	mqtt.StateConnected:  "connected",
 	mqtt.StateRefused:    "refused",
+	mqtt.StateContested:  "contested",
 	mqtt.StateStopped:    "stopped",
 }
 

@@ -76,66 +76,120 @@ func (s sink) noMore(t *testing.T, b *mosquittotest.Broker, topic, why string) {
 	}
 }
 
+// retainedTest is a source whose connection can be cut and that can be restarted.
+type retainedTest struct {
+	b      *mosquittotest.Broker
+	line   *cable
+	got    sink
+	cfg    mqtt.SourceConfig
+	s      running
+	before uint64 // what earlier runs had to acknowledge
+}
+
+func (r *retainedTest) start(t *testing.T) {
+	t.Helper()
+	r.s = start(t, r.cfg)
+}
+
+func (r *retainedTest) owed() uint64 {
+	if r.cfg.Binding.Trigger.MQTT.QoS == 0 {
+		return 0
+	}
+	st := r.s.Stats()
+	return r.before + st.Delivered + st.Replays
+}
+
+func (r *retainedTest) stop(t *testing.T) {
+	t.Helper()
+	r.line.wantAcked(t, int(r.owed()))
+	r.before = r.owed()
+	r.s.stop()
+}
+
+// cut breaks the connection when all is acknowledged: what is not comes again,
+// replay or not. It returns once the source is subscribed again.
+func (r *retainedTest) cut(t *testing.T) {
+	t.Helper()
+	r.line.wantAcked(t, int(r.owed()))
+	n := r.s.Stats().Connects
+	r.line.cut()
+	eventually(t, "a new connection", func() bool { return r.s.Stats().Connects > n })
+	_ = await(t, r.s, mqtt.StateConnected)
+}
+
+// wantOld waits for a replay and wants it to be no event.
+func (r *retainedTest) wantOld(t *testing.T, replays uint64, why string) {
+	t.Helper()
+	_ = await(t, r.s, mqtt.StateConnected)
+	eventually(t, "the replay "+why, func() bool { return r.s.Stats().Replays >= replays })
+	r.got.noMore(t, r.b, "cmd/other", why)
+}
+
+func (r *retainedTest) want(t *testing.T, data, why string) {
+	t.Helper()
+	if g := r.got.data(t); g != data {
+		t.Fatalf("got %q, want %q %s", g, data, why)
+	}
+}
+
 // A retained message is an event once, whatever makes the broker send it again.
 func TestRetainedIsAnEventOnce(t *testing.T) {
 	for _, qos := range []byte{0, 1, 2} {
 		t.Run("QoS "+strconv.Itoa(int(qos)), func(t *testing.T) {
-			q := strconv.Itoa(int(qos))
 			b := mosquittotest.Start(t, mosquittotest.Config{})
-			line := newCable(t, b.Addr())
-			pub(t, b, "-r", "-q", q, "-t", "cmd/valve", "-m", "open")
-			got, mem := make(sink, 10), &memory{}
-			cfg := mqtt.SourceConfig{Broker: at(line.url()), Sink: got, Memory: mem, Binding: triggers.Binding{Trigger: trigger("cmd/#", qos)}}
-			s := start(t, cfg)
-			if g := got.data(t); g != "open" {
-				t.Fatalf("got %q, want open", g)
+			r := &retainedTest{b: b, line: newCable(t, b.Addr()), got: make(sink, 10)}
+			r.cfg = mqtt.SourceConfig{
+				Broker: at(r.line.url()), Sink: r.got, Memory: &memory{},
+				ClientID: "valve", Binding: triggers.Binding{Trigger: trigger("cmd/#", qos)},
 			}
-			again := func(s running, why string) {
-				t.Helper()
-				_ = await(t, s, mqtt.StateConnected)
-				eventually(t, "the broker to replay it", func() bool { return s.Stats().Replays > 0 })
-				got.noMore(t, b, "cmd/other", why)
+			retain := func(data string) {
+				pub(t, b, "-r", "-q", strconv.Itoa(int(qos)), "-t", "cmd/valve", "-m", data)
 			}
-			line.cut()
-			again(s, "after a lost connection")
-			s.stop()
-			s = start(t, cfg)
-			again(s, "after a restart")
-			s.stop()
-
-			if err := mqtt.EndSession(t.Context(), at(b.URL()), mqtt.ClientID("node", "fan", "readings")); err != nil {
+			retain("open")
+			r.start(t)
+			r.want(t, "open", "at first")
+			r.cut(t)
+			r.wantOld(t, 1, "after a lost connection")
+			r.stop(t)
+			r.start(t)
+			r.wantOld(t, 1, "after a restart")
+			r.stop(t)
+			if err := mqtt.EndSession(t.Context(), at(b.URL()), "valve"); err != nil {
 				t.Fatal(err)
 			}
-			s = start(t, cfg)
-			again(s, "after the session was lost")
-			s.stop()
+			r.start(t)
+			r.wantOld(t, 1, "after the session was lost")
+			r.stop(t)
 
-			// The new value is an event, once, and so is the old one after it.
-			for _, value := range []string{"closed", "open"} {
-				pub(t, b, "-r", "-q", "0", "-t", "cmd/valve", "-m", value)
-				s = start(t, cfg)
-				if g := got.data(t); g != value {
-					t.Fatalf("got %q, want %s", g, value)
+			// The new value is an event, once, and so is the old one after it: where
+			// the session kept the message, and where only the replay brings it.
+			for i, value := range []string{"closed", "open"} {
+				retain(value)
+				if i == 1 {
+					if err := mqtt.EndSession(t.Context(), at(b.URL()), "valve"); err != nil {
+						t.Fatal(err)
+					}
 				}
-				line.cut()
-				again(s, "after it had changed")
-				s.stop()
+				r.start(t)
+				r.want(t, value, "which is new")
+				r.cut(t)
+				r.wantOld(t, 1, "after it had changed")
+				r.stop(t)
 			}
 
 			// One that was published before the source's eyes is replayed in vain.
-			s = start(t, cfg)
-			_ = await(t, s, mqtt.StateConnected)
+			r.start(t)
+			r.wantOld(t, 1, "after a restart")
 			for range 2 {
-				pub(t, b, "-r", "-q", q, "-t", "cmd/valve", "-m", "half")
-				if g := got.data(t); g != "half" {
-					t.Fatalf("got %q, want half: what is published is never old", g)
-				}
+				retain("half")
+				r.want(t, "half", "since what is published is never old")
 			}
-			line.cut()
-			again(s, "that it had seen being published")
-			s.stop()
-			s = start(t, cfg)
-			again(s, "that it had seen being published, after a restart")
+			r.cut(t)
+			r.wantOld(t, 2, "that it had seen being published")
+			r.stop(t)
+			r.start(t)
+			r.wantOld(t, 1, "that it had seen being published, after a restart")
+			r.stop(t)
 		})
 	}
 }

@@ -370,13 +370,13 @@ func TestKickedBacksOff(t *testing.T) {
 	eventually(t, "the reason to be told", func() bool {
 		for _, s := range []running{one, two} {
 			var st string
-			if st, err = s.Status(); st == mqtt.StateOffline && err != nil && strings.Contains(err.Error(), "another client") {
+			if st, err = s.Status(); st == mqtt.StateContested {
 				return true
 			}
 		}
 		return false
 	})
-	wantText(t, err, `"plant"`, `"twice"`)
+	wantText(t, err, "another client seems to use", `"plant"`, `"twice"`, "--name")
 	time.Sleep(time.Second) // at 20 ms there would be 50 connections by now; doubling leaves no more than 8
 	if n := max(one.Stats().Connects, two.Stats().Connects); n > 10 {
 		t.Errorf("%d connections; that is no back-off", n)
