@@ -1,7 +1,8 @@
 // Package mqtt makes events of the messages of any MQTT broker, and publishes what
-// functions send, over MQTT 5 where the broker speaks it and else over 3.1.1. It is the only place that knows the client
-// libraries, paho.mqtt.golang and, for MQTT 5, paho.golang. The broker inside the
-// node is in broker/ and builds its events with Event of this package.
+// functions send, over MQTT 5 where the broker speaks it and else over 3.1.1. It is
+// the only place that knows the client libraries, paho.mqtt.golang and, for MQTT 5,
+// paho.golang. The broker inside the node is in broker/ and builds its events with
+// Event of this package.
 //
 // A Source is one connection for one trigger, with a persistent session and a
 // stable client id (ClientID). It acknowledges a message when its event is

@@ -31,8 +31,8 @@ type inbox struct {
 	current *connection // the live one, or nil
 	number  uint64      // of the newest connection
 	queue   []item      // bounded by MaxHeld, MaxHeldBytes, MaxQoS0, MaxQoS0Bytes
-	acks        []*held     // settled, to be acknowledged; each is in win, so 65535 at most
-	acking      int         // length of acks and the one being written
+	acks    []*held     // settled, to be acknowledged; each is in win, so 65535 at most
+	acking  int         // length of acks and the one being written
 
 	zeros, zeroBytes int // QoS 0 in queue
 	helds, heldBytes int // QoS 1 and 2 in queue or in work

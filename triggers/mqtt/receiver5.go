@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
+	"net"
 	"sync"
 	"time"
 
@@ -46,7 +48,7 @@ type receiver5 struct {
 
 	subscribing sync.Mutex
 	packetID    uint16                // of the newest SUBSCRIBE; guarded by subscribing
-	subacks     chan *packets5.Suback // capacity 2
+	subacks     chan *packets5.Suback // capacity 2: all that are waited for at a time
 
 	pong  chan struct{} // capacity 1
 	loops sync.WaitGroup
@@ -61,6 +63,10 @@ func receive5(ctx context.Context, cfg linkConfig) (*receiver5, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open5(ctx, cfg, password, nc)
+}
+
+func open5(ctx context.Context, cfg linkConfig, password string, nc net.Conn) (*receiver5, error) {
 	l := &receiver5{
 		ending: newEnding(), watcher: cfg.watcher,
 		conn:    newConn(nc, nil, cfg.watcher.lost),
@@ -110,6 +116,8 @@ func (l *receiver5) handshake(cfg linkConfig, password string) (*packets5.Connac
 		return nil, cfg.failed(fmt.Errorf("%w: %w", errUnanswered, err))
 	case kind>>4 != packetConnack:
 		return nil, cfg.failed(fmt.Errorf("%w: a packet of type %d in answer to CONNECT", errBadPacket, kind>>4))
+	case len(body) < 2:
+		return nil, cfg.failed(fmt.Errorf("%w: %w: a CONNACK of %d bytes", errUnanswered, errBadPacket, len(body)))
 	case len(body) == 2: // one of MQTT 3.1.1; in 5 it has three bytes or more
 		return nil, fmt.Errorf("broker %q %w MQTT 5: %w", cfg.broker.Name, errRefused, errVersion)
 	}
@@ -155,7 +163,7 @@ func (l *receiver5) take(p *packets5.ControlPacket) error {
 	case *packets5.Suback:
 		select {
 		case l.subacks <- c:
-		default: // nobody waits for so many
+		default: // it was not asked for
 		}
 	case *packets5.Pingresp:
 		poke(l.pong)
@@ -267,13 +275,10 @@ func (l *receiver5) subscribe(ctx context.Context, filter string, qos byte) (gra
 	if l.subIDs {
 		requests = append(requests, packets5.SubOptions{Topic: filter, QoS: qos, RetainHandling: packets5.RetainDoNotSend, RetainAsPublished: true})
 	}
-	first := l.packetID + 1
 	for i, options := range requests {
 		cp := packets5.NewControlPacket(packets5.SUBSCRIBE)
 		s := cp.Content.(*packets5.Subscribe)
-		if l.packetID++; l.packetID == 0 {
-			l.packetID, first = 1, 1 // what of this call was sent before is as good as refused
-		}
+		l.packetID = l.packetID%math.MaxUint16 + 1
 		s.PacketID, s.Subscriptions = l.packetID, []packets5.SubOptions{options}
 		if l.subIDs {
 			s.Properties.SubscriptionIdentifier = new([]int{replayID, liveID}[i])
@@ -282,19 +287,15 @@ func (l *receiver5) subscribe(ctx context.Context, filter string, qos byte) (gra
 			return 0, fmt.Errorf("subscribe to %q: connection lost: %w", filter, l.why(err))
 		}
 	}
-	for answers := 0; answers < len(requests); {
+	for range requests { // all are waited for, so that none is left for the next call
 		select {
 		case s := <-l.subacks:
-			if s.PacketID < first { // of a call that did not wait
-				continue
-			}
-			answers++
-			if len(s.Reasons) != 1 || s.Reasons[0] > 2 && s.Reasons[0] < 0x80 {
-				return 0, fmt.Errorf("subscribe to %q: %w: a SUBACK for one filter with the codes %v", filter, errBadPacket, s.Reasons)
-			}
-			if granted = s.Reasons[0]; granted >= 0x80 {
-				return 0, fmt.Errorf("the broker %w the subscription to %q (0x%02x, %s%s); do its access rules allow this user and client id to read there?",
-					errRefused, filter, granted, s.Reason(0), said(s.Properties.ReasonString))
+			switch code := s.Reasons[0]; {
+			case code < subackFailure:
+				granted = code
+			case err == nil:
+				err = fmt.Errorf("the broker %w the subscription to %q (0x%02x, %s%s); do its access rules allow this user and client id to read there?",
+					errRefused, filter, code, s.Reason(0), said(s.Properties.ReasonString))
 			}
 		case <-l.down:
 			return 0, fmt.Errorf("subscribe to %q: connection lost: %w", filter, l.reason())
@@ -302,7 +303,7 @@ func (l *receiver5) subscribe(ctx context.Context, filter string, qos byte) (gra
 			return 0, fmt.Errorf("subscribe to %q: no answer from the broker: %w", filter, ctx.Err())
 		}
 	}
-	return granted, nil
+	return granted, err
 }
 
 // why is the reason of the connection's end, if there is one by now, or err.
@@ -381,9 +382,15 @@ func decode5(head byte, body []byte) (*packets5.ControlPacket, error) {
 	if err := p.Content.Unpack(bytes.NewBuffer(body)); err != nil {
 		return nil, fmt.Errorf("%w: a packet of type %d: %w", errBadPacket, p.Type, err)
 	}
-	if c, ok := p.Content.(*packets5.Publish); ok && (c.Topic == "" || c.QoS > 0 && c.PacketID == 0) {
-		// No topic alias was allowed [MQTT-3.1.2-26].
-		return nil, fmt.Errorf("%w: a message without a topic or a packet id", errBadPacket)
+	switch c := p.Content.(type) {
+	case *packets5.Publish:
+		if c.Topic == "" || c.QoS > 0 && c.PacketID == 0 { // no topic alias was allowed [MQTT-3.1.2-26]
+			return nil, fmt.Errorf("%w: a message without a topic or a packet id", errBadPacket)
+		}
+	case *packets5.Suback:
+		if len(c.Reasons) != 1 || c.Reasons[0] > 2 && c.Reasons[0] < subackFailure {
+			return nil, fmt.Errorf("%w: a SUBACK for one filter with the codes %v", errBadPacket, c.Reasons)
+		}
 	}
 	return p, nil
 }

@@ -133,7 +133,9 @@ func (r *retainedTest) want(t *testing.T, data, why string) {
 }
 
 // A retained message is an event once, whatever makes the broker send it again.
-func TestRetainedIsAnEventOnce(t *testing.T) {
+func TestRetainedIsAnEventOnce(t *testing.T) { inBothVersions(t, testRetainedIsAnEventOnce) }
+
+func testRetainedIsAnEventOnce(t *testing.T, at dialect) {
 	for _, qos := range []byte{0, 1, 2} {
 		t.Run("QoS "+strconv.Itoa(int(qos)), func(t *testing.T) {
 			b := mosquittotest.Start(t, mosquittotest.Config{})
@@ -195,7 +197,9 @@ func TestRetainedIsAnEventOnce(t *testing.T) {
 }
 
 // A replay of a message whose event is in work goes with that.
-func TestReplayOfWhatIsInWork(t *testing.T) {
+func TestReplayOfWhatIsInWork(t *testing.T) { inBothVersions(t, testReplayOfWhatIsInWork) }
+
+func testReplayOfWhatIsInWork(t *testing.T, at dialect) {
 	b := mosquittotest.Start(t, mosquittotest.Config{})
 	line := newCable(t, b.Addr())
 	pub(t, b, "-r", "-q", "1", "-t", "a", "-m", "open")
@@ -220,7 +224,9 @@ func TestReplayOfWhatIsInWork(t *testing.T) {
 }
 
 // What is remembered is written when it changes, and not with each message.
-func TestRememberingCostsLittle(t *testing.T) {
+func TestRememberingCostsLittle(t *testing.T) { inBothVersions(t, testRememberingCostsLittle) }
+
+func testRememberingCostsLittle(t *testing.T, at dialect) {
 	b := mosquittotest.Start(t, mosquittotest.Config{})
 	pub(t, b, "-r", "-t", "a/0", "-m", "same")
 	got, mem := make(sink, 10), &memory{}
@@ -255,5 +261,55 @@ func TestRememberingCostsLittle(t *testing.T) {
 	// One for each 100 ms, up to 10; and one at the end.
 	if n, most := mem.count(), 3+min(10, int(time.Since(began)/(100*time.Millisecond))); n > most {
 		t.Errorf("%d saves for 300 messages, want %d at most", n, most)
+	}
+}
+
+// A retained message stays old when another one, which is not retained, comes on
+// its topic: over MQTT 5 it is known which is which.
+func TestNotRetainedTellsNothingOfRetained(t *testing.T) {
+	b := mosquittotest.Start(t, mosquittotest.Config{})
+	r := &retainedTest{b: b, line: newCable(t, b.Addr()), got: make(sink, 10)}
+	r.cfg = mqtt.SourceConfig{Broker: at(r.line.url()), Sink: r.got, Memory: &memory{}, Binding: triggers.Binding{Trigger: trigger("cmd/#", 1)}}
+	r.start(t)
+	_ = await(t, r.s, mqtt.StateConnected)
+	pub(t, b, "-r", "-q", "1", "-t", "cmd/valve", "-m", "open")
+	r.want(t, "open", "at first")
+	pub(t, b, "-q", "1", "-t", "cmd/valve", "-m", "what is it?")
+	r.want(t, "what is it?", "then")
+	r.cut(t)
+	r.wantOld(t, 1, "after a lost connection")
+	r.stop(t)
+	r.start(t)
+	r.wantOld(t, 1, "after a restart")
+	r.stop(t)
+}
+
+// A session that was made over MQTT 3.1.1 goes on over 5, with what waits in it,
+// and the other way round.
+func TestSessionOutlivesTheVersion(t *testing.T) {
+	b := mosquittotest.Start(t, mosquittotest.Config{})
+	got, mem := make(sink, 10), &memory{}
+	pub(t, b, "-r", "-q", "1", "-t", "a/valve", "-m", "open")
+	for i, version := range []string{"3.1.1", "5", "3.1.1", "5"} {
+		br := at(b.URL())
+		br.Version = version
+		s := start(t, mqtt.SourceConfig{Broker: br, Sink: got, Memory: mem, Binding: triggers.Binding{Trigger: trigger("a/#", 1)}})
+		if i == 0 {
+			if g := got.data(t); g != "open" {
+				t.Fatalf("got %q, want open", g)
+			}
+		} else {
+			if g := got.data(t); g != "while away" {
+				t.Fatalf("version %s: got %q, want what was sent meanwhile", version, g)
+			}
+			eventually(t, "the replay", func() bool { return s.Stats().Replays > 0 })
+		}
+		_ = await(t, s, mqtt.StateConnected)
+		pub(t, b, "-r", "-q", "1", "-t", "a/valve", "-m", "at "+version)
+		if g := got.data(t); g != "at "+version {
+			t.Fatalf("version %s: got %q", version, g)
+		}
+		s.stop()
+		pub(t, b, "-q", "1", "-t", "a/other", "-m", "while away")
 	}
 }
