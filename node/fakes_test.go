@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -491,8 +492,9 @@ type fakeSource struct {
 	b       triggers.Binding
 	sink    triggers.Sink
 	memory  *deployer.Memory
-	running chan struct{} // closed by Run
-	ended   chan struct{} // closed when Run has returned
+	running chan struct{}                  // closed by Run
+	ended   chan struct{}                  // closed when Run has returned
+	told    atomic.Pointer[api.SourceInfo] // what Status tells; nil: all is well
 }
 
 func (s *fakeSource) Run(ctx context.Context) error {
@@ -502,7 +504,12 @@ func (s *fakeSource) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s *fakeSource) Status() api.SourceInfo { return api.SourceInfo{State: "connected"} }
+func (s *fakeSource) Status() api.SourceInfo {
+	if i := s.told.Load(); i != nil {
+		return *i
+	}
+	return api.SourceInfo{State: "connected"}
+}
 
 // flakyStore is a store that fails when it is told to.
 type flakyStore struct {

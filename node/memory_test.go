@@ -51,3 +51,21 @@ func TestMemoryOfSources(t *testing.T) {
 	}
 	want("stays", map[string][]byte{})
 }
+
+// A session that another client takes away is warned of: trying again mends nothing.
+func TestContestedSourceIsWarnedOf(t *testing.T) {
+	w := newWorld(t)
+	w.handle("one", echo)
+	f := function("fan", "one")
+	f.Triggers = []functions.Trigger{{Name: "far", Order: functions.OrderNone, MQTT: &functions.MQTTTrigger{Topic: "a", Broker: "plant"}}}
+	n, _ := w.run(w.config())
+	deploy(t, n, f)
+	if s, err := n.Status(t.Context()); err != nil || len(s.Warnings) > 0 {
+		t.Errorf("warnings %q, %v; want none", s.Warnings, err)
+	}
+	w.sources["far"].told.Store(&api.SourceInfo{State: "contested", Error: "another client uses the client id"})
+	s, err := n.Status(t.Context())
+	if diff := cmp.Diff([]string{`function "fan", trigger "far": another client uses the client id`}, s.Warnings); diff != "" || err != nil {
+		t.Errorf("warnings (-want +got):\n%s%v", diff, err)
+	}
+}

@@ -50,6 +50,7 @@ var states = map[string]string{
 	mqtt.StateOffline:    "connecting",
 	mqtt.StateConnected:  "connected",
 	mqtt.StateRefused:    "refused",
+	mqtt.StateContested:  "contested",
 	mqtt.StateStopped:    "stopped",
 }
 

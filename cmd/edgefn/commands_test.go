@@ -330,6 +330,15 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// An error that the table of triggers has no room for stands below it.
+func TestDescribeTellsLongErrorsWhole(t *testing.T) {
+	b := backend()
+	d := b.Details["fan"]
+	d.Sources[1].State, d.Sources[1].Error = "contested", strings.Repeat("x", maxTriggerError)+": name the node anew"
+	s := open(t, b)
+	s.run("describe", "fan").want(t, 0, "\nplant: "+strings.Repeat("x", maxTriggerError)+": name the node anew\n", "")
+}
+
 // What takes long says so on a terminal, and takes its line away.
 func TestProgress(t *testing.T) {
 	b := backend()

@@ -166,7 +166,7 @@ type VersionInfo struct {
 // SourceInfo is the state of a trigger's source.
 type SourceInfo struct {
 	Trigger string `json:"trigger"`
-	State   string `json:"state"` // "connected", "connecting", "refused", "stopped"; of a device also "offline"
+	State   string `json:"state"` // "connected", "connecting", "refused", "contested", "stopped"; of a device also "offline"
 	Error   string `json:"error,omitempty"`
 	Paused  bool   `json:"paused,omitempty"` // its events wait
 }

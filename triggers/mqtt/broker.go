@@ -33,8 +33,8 @@ type Broker struct {
 	KeyFile      string `yaml:"key"`           // PEM, its key
 	Username     string `yaml:"username"`      // empty: none
 	PasswordFile string `yaml:"password_file"` // its trailing line end does not count
-	// Version is the MQTT that messages are published in: 3.1.1 or 5. Empty or
-	// auto: 5 where the broker speaks it, else 3.1.1. A Source speaks 3.1.1.
+	// Version is the MQTT that is spoken: 3.1.1 or 5. Empty or auto: 5 where the
+	// broker speaks it, else 3.1.1.
 	Version string `yaml:"version"`
 }
 

@@ -15,8 +15,11 @@ const (
 	StateConnecting = "connecting" // no connection yet, or one on its way
 	StateConnected  = "connected"  // a source is subscribed, too
 	StateRefused    = "refused"    // the broker says no; tried again with back-off
-	StateOffline    = "offline"    // the connection is lost or cannot be made; tried again with back-off
-	StateStopped    = "stopped"    // Run has returned
+	// StateContested: another client has the same client id, and the two throw
+	// each other out. It stays while that is so, connected or not.
+	StateContested = "contested"
+	StateOffline   = "offline" // the connection is lost or cannot be made; tried again with back-off
+	StateStopped   = "stopped" // Run has returned
 )
 
 // Log keys.
@@ -25,6 +28,7 @@ const (
 	keyFunction = "function"
 	keyTrigger  = "trigger"
 	keyErr      = "err"
+	keyClient   = "client"
 	keyRetryIn  = "retry_in"
 )
 

@@ -1,7 +1,8 @@
-// Package mqtt makes events of the messages of any MQTT 3.1.1 broker, and
-// publishes what functions send. It is the only place that knows the client
-// libraries, paho.mqtt.golang and, for MQTT 5, paho.golang. The broker inside the
-// node is in broker/ and builds its events with Event of this package.
+// Package mqtt makes events of the messages of any MQTT broker, and publishes what
+// functions send, over MQTT 5 where the broker speaks it and else over 3.1.1. It is
+// the only place that knows the client libraries, paho.mqtt.golang and, for MQTT 5,
+// paho.golang. The broker inside the node is in broker/ and builds its events with
+// Event of this package.
 //
 // A Source is one connection for one trigger, with a persistent session and a
 // stable client id (ClientID). It acknowledges a message when its event is
@@ -22,7 +23,10 @@
 // Messages are acknowledged in the order in which they are settled, not in
 // which they came: one subject that is being retried does not hold the others
 // up. [MQTT-4.6.0-2] asks for the order of arrival; brokers go by packet id and
-// take any order.
+// take any order. The client of paho.golang acknowledges in that order only, which
+// would let one event that is being retried hold all others up until the window is
+// full: over MQTT 5 messages are received with its codec and a loop of our own
+// (receiver5).
 //
 // After a lost connection the broker sends again what was not acknowledged. A
 // repeat of a message that is still in work is recognised by its packet id,
@@ -35,7 +39,9 @@
 // For each subscription that it is asked for, so at each connection, a broker
 // sends all retained messages again. One whose content the function has had last
 // on its topic is acknowledged and is no event; one that has changed meanwhile is
-// an event, once (replays). What the function has had is saved as digests in the
+// an event, once (replays). Over MQTT 5 it is known which messages are retained,
+// and only those are remembered; over 3.1.1 a message that was not retained makes
+// an older retained one on its topic an event once more. What the function has had is saved as digests in the
 // SourceConfig's Memory: at once where it changes now and then, every few minutes
 // where it changes all the time, and when Run ends (remember). What was just
 // published is always an event. A retained message that was deleted and published
@@ -51,9 +57,13 @@
 //	ErrHungUp    the connection ended while the message was in flight
 //	ErrNoAnswer  the caller's context was done
 //
+// Where another client has the client id, the two throw each other out for ever.
+// MQTT 5 has a reason code for it; some brokers, and all over 3.1.1, only hang up
+// soon after they have accepted the connection. Status says so, connected or not,
+// until a connection has lasted, and each try waits longer (contest).
+//
 // Only MQTT 5 has words for a refusal, and a CONNACK that says what the broker
-// takes. So a Publisher asks for MQTT 5 and goes back to 3.1.1 where the broker
-// does not speak it. Over 3.1.1 brokers hang up, and all that was in flight is
+// takes. So a Publisher goes back to 3.1.1 only where the broker does not speak it. Over 3.1.1 brokers hang up, and all that was in flight is
 // suspect: PublishAlone sends a suspect over a connection of its own. A message
 // of QoS 0 is given up once it is written; a hang-up on it makes others suspect.
 //

@@ -60,7 +60,23 @@ func trigger(topic string, qos byte) functions.Trigger {
 	return functions.Trigger{Name: "readings", MQTT: &functions.MQTTTrigger{Topic: topic, QoS: qos, Broker: "plant"}}
 }
 
+// dialect says how to speak to a broker.
+type dialect func(url string) mqtt.Broker
+
 func at(url string) mqtt.Broker { return mqtt.Broker{Name: "plant", URL: url} }
+
+// inBothVersions runs f once for each version of MQTT.
+func inBothVersions(t *testing.T, f func(t *testing.T, at dialect)) {
+	for _, version := range []string{"3.1.1", "5"} {
+		t.Run("MQTT "+version, func(t *testing.T) {
+			f(t, func(url string) mqtt.Broker {
+				b := at(url)
+				b.Version = version
+				return b
+			})
+		})
+	}
+}
 
 // running is a source under test.
 type running struct {

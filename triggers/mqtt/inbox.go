@@ -25,12 +25,14 @@ type inbox struct {
 	replays *replays
 	unsaved saving
 
-	toldEvicted bool        // it was logged that topics were forgotten
-	current     *connection // the live one, or nil
-	number      uint64      // of the newest connection
-	queue       []item      // bounded by MaxHeld, MaxHeldBytes, MaxQoS0, MaxQoS0Bytes
-	acks        []*held     // settled, to be acknowledged; each is in win, so 65535 at most
-	acking      int         // length of acks and the one being written
+	tellsRetained bool // see retention
+	toldEvicted   bool // it was logged that topics were forgotten
+
+	current *connection // the live one, or nil
+	number  uint64      // of the newest connection
+	queue   []item      // bounded by MaxHeld, MaxHeldBytes, MaxQoS0, MaxQoS0Bytes
+	acks    []*held     // settled, to be acknowledged; each is in win, so 65535 at most
+	acking  int         // length of acks and the one being written
 
 	zeros, zeroBytes int // QoS 0 in queue
 	helds, heldBytes int // QoS 1 and 2 in queue or in work
@@ -137,6 +139,7 @@ func (c *connection) receive(m Message, how retention, ack func()) {
 	key := in.replays.keyOf(m.Topic)
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	how = in.retention(how)
 	if m.QoS == 0 {
 		in.receiveQoS0(m, how, key, digest)
 		return
@@ -162,6 +165,18 @@ func (c *connection) receive(m Message, how retention, ack func()) {
 		in.heldBytes += h.size
 		in.push(item{msg: m, held: h, arrival: in.replays.begin(key, digest, how)})
 	}
+}
+
+// retention is what is known of a message. That a broker tells of each message
+// whether it is retained is believed once it has told so of one.
+func (in *inbox) retention(how retention) retention {
+	if how == retentionLive {
+		in.tellsRetained = true
+	}
+	if how == retentionPlain && !in.tellsRetained {
+		return retentionUnknown
+	}
+	return how
 }
 
 // isOld reports whether a replay is no event, because the function has had it or

@@ -35,6 +35,7 @@ type linkConfig struct {
 	clean     bool          // end the session of this client id and have none [MQTT-3.1.2-6]
 	keepAlive time.Duration // whole seconds
 	watcher   watcher       // nil for a link that receives nothing
+	window    uint16        // messages of QoS 1 and 2 that may be unacknowledged; 3.1.1 has no word for it; 0: any
 }
 
 // watcher hears what happens on a link. Its methods must not block.
@@ -65,7 +66,10 @@ type link struct {
 	conn   *conn
 }
 
-var _ wire = (*link)(nil)
+var (
+	_ wire     = (*link)(nil)
+	_ receiver = (*link)(nil)
+)
 
 // dial reads the password and opens the network connection.
 func (c linkConfig) dial(ctx context.Context) (password string, nc net.Conn, err error) {
@@ -202,8 +206,7 @@ func (l *link) close() {
 	l.client.Disconnect(50) // what is left of the client, if the goodbye did not get through
 }
 
-// subscribe asks for a filter and returns the QoS that was granted. A refusal
-// is an errRefused.
+// subscribe implements receiver.
 func (l *link) subscribe(ctx context.Context, filter string, qos byte) (granted byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, subackTimeout)
 	defer cancel()
@@ -294,7 +297,14 @@ func EndSession(ctx context.Context, b Broker, clientID string) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
-	l, err := connect(ctx, linkConfig{broker: b.endpoint(nil), clientID: clientID, clean: true, keepAlive: 30 * time.Second})
+	cfg := linkConfig{broker: b.endpoint(nil), clientID: clientID, clean: true, keepAlive: 30 * time.Second}
+	var l interface{ close() }
+	var err error
+	if b.Version == version5 {
+		l, _, err = connect5(ctx, cfg)
+	} else { // which brokers of MQTT 5 speak too
+		l, err = connect(ctx, cfg)
+	}
 	if err != nil {
 		return fmt.Errorf("end session %q: %w", clientID, err)
 	}

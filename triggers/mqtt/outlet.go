@@ -78,6 +78,7 @@ type outlet struct {
 	wire
 	limits  limits
 	slots   chan struct{} // one for each message in flight; a message waits for a free one
+	used    atomic.Bool   // a message went out, or may have
 	carried atomic.Bool   // the broker has acknowledged a message
 	closing atomic.Bool   // it was closed before it had ended: that is no message's doing
 }
@@ -104,6 +105,7 @@ func (o *outlet) send(ctx context.Context, m outgoing) error {
 		return offline(o.reason())
 	default:
 	}
+	o.used.Store(true)
 	done := make(chan error, 1)
 	go func() { //nolint:contextcheck // it outlives this call only when ctx ends first, and never close
 		defer func() { <-o.slots }()

@@ -346,6 +346,102 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+// A source finds the version that its broker speaks, and acknowledges there.
+func TestVersionsOfSources(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		version string
+		five    []byte // the answer to a CONNECT of MQTT 5; nil hangs up
+		want    []string
+		state   string
+		text    string
+	}{
+		{"5", "", ok5(), []string{"5"}, mqtt.StateConnected, ""},
+		{"refused as of old", "", []byte{0x20, 2, 0, 1}, []string{"5", "4"}, mqtt.StateConnected, ""},
+		{"hung up", "", nil, []string{"5", "5", "4"}, mqtt.StateConnected, ""},
+		{"3.1.1 asked for", "3.1.1", ok5(), []string{"4"}, mqtt.StateConnected, ""},
+		{"5 asked for", "5", []byte{0x20, 2, 0, 1}, []string{"5"}, mqtt.StateRefused, "does not speak MQTT 5"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			acked := make(chan []byte, 10)
+			var sent atomic.Bool
+			f := &fake{acked: acked, connack: func(v byte, _ string) []byte {
+				if v == 5 {
+					return c.five
+				}
+				return []byte{0x20, 2, 0, 0}
+			}}
+			f.subscribed = func(version byte) []byte {
+				if sent.Swap(true) { // over MQTT 5 a source subscribes twice
+					return nil
+				}
+				if version == 5 {
+					return []byte{0x32, 7, 0, 1, 'a', 0, 9, 0, 'x'}
+				}
+				return []byte{0x32, 6, 0, 1, 'a', 0, 9, 'x'}
+			}
+			f.start(t)
+			br := at(f.url)
+			br.Version = c.version
+			got := make(sink, 10)
+			s := start(t, mqtt.SourceConfig{Broker: br, Sink: got, Binding: triggers.Binding{Trigger: trigger("a", 1)}})
+			err := await(t, s, c.state)
+			if c.state == mqtt.StateConnected {
+				if g := got.data(t); g != "x" {
+					t.Errorf("got %q", g)
+				}
+				select {
+				case id := <-acked:
+					if id[0] != 0 || id[1] != 9 {
+						t.Errorf("acknowledged % x, want 00 09", id)
+					}
+				case <-time.After(patience):
+					t.Error("the message was not acknowledged")
+				}
+			} else {
+				wantText(t, err, c.text)
+			}
+			s.stop()
+			connects, _ := f.seen()
+			for i, want := range c.want {
+				if len(connects) <= i || connects[i][:1] != want {
+					t.Errorf("connected %q, want the versions %s", connects, c.want)
+					break
+				}
+			}
+		})
+	}
+}
+
+// A broker of MQTT 5 says when another client has the session now; that is told
+// at once, and until a connection has lasted.
+func TestTakenOver(t *testing.T) {
+	var takeOver atomic.Bool
+	takeOver.Store(true)
+	f := (&fake{subscribed: func(byte) []byte {
+		if takeOver.Swap(false) {
+			return []byte{0xe0, 1, 0x8e}
+		}
+		return nil
+	}}).start(t)
+	s := start(t, mqtt.SourceConfig{
+		Broker: at(f.url), Sink: make(sink), ClientID: "twice", Binding: triggers.Binding{Trigger: trigger("a", 1)},
+		Backoff: mqtt.Backoff{First: 20 * time.Millisecond, Max: 200 * time.Millisecond, Stable: 100 * time.Millisecond},
+	})
+	err := await(t, s, mqtt.StateContested)
+	wantText(t, err, `another client uses the client id "twice" at broker "plant"`, "0x8e", "--name")
+	eventually(t, "another connection", func() bool { return s.Stats().Connects == 2 })
+	if st, _ := s.Status(); st == mqtt.StateConnected {
+		t.Error("it is said to be over at once")
+	}
+	if err := await(t, s, mqtt.StateConnected); err != nil {
+		t.Error(err)
+	}
+	if n := s.Stats().Connects; n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
 // The broker of the field announces its limit over MQTT 5 and hangs up over 3.1.1.
 func TestMosquittoWithLimits(t *testing.T) {
 	for _, c := range []struct {

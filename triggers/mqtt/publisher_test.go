@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -140,5 +141,27 @@ func TestPublishToASilentBroker(t *testing.T) {
 	}
 	if err := short(); !errors.Is(err, mqtt.ErrOffline) {
 		t.Errorf("after Run: %v, want ErrOffline", err)
+	}
+}
+
+// Two publishers with one client id say so, connected or not.
+func TestPublishersWithOneID(t *testing.T) {
+	b := mosquittotest.Start(t, mosquittotest.Config{})
+	cfg := mqtt.PublisherConfig{Broker: at(b.URL()), ClientID: "twice", Backoff: mqtt.Backoff{First: 20 * time.Millisecond, Max: time.Minute, Stable: time.Hour}}
+	var ps []*mqtt.Publisher
+	for range 2 {
+		p, err := mqtt.NewPublisher(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, p.Run)
+		_ = await(t, p, mqtt.StateConnected)
+		ps = append(ps, p)
+	}
+	for _, state := range []string{mqtt.StateOffline, mqtt.StateConnected} {
+		eventually(t, "the other client to be told of while "+state, func() bool {
+			st, err := ps[0].Status()
+			return st == state && err != nil && strings.Contains(err.Error(), `the client id "twice" at broker "plant"`)
+		})
 	}
 }

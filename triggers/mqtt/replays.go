@@ -14,7 +14,8 @@ const (
 	// retentionUnknown: the message was just published; the protocol does not
 	// tell whether the broker retains it [MQTT-3.3.1-9].
 	retentionUnknown retention = iota
-	// retentionPlain: just published, and not retained.
+	// retentionPlain: just published, and not retained, if the broker heeds the
+	// wish to be told.
 	retentionPlain
 	// retentionLive: just published, and retained from now on.
 	retentionLive

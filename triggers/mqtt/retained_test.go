@@ -76,72 +76,130 @@ func (s sink) noMore(t *testing.T, b *mosquittotest.Broker, topic, why string) {
 	}
 }
 
+// retainedTest is a source whose connection can be cut and that can be restarted.
+type retainedTest struct {
+	b      *mosquittotest.Broker
+	line   *cable
+	got    sink
+	cfg    mqtt.SourceConfig
+	s      running
+	before uint64 // what earlier runs had to acknowledge
+}
+
+func (r *retainedTest) start(t *testing.T) {
+	t.Helper()
+	r.s = start(t, r.cfg)
+}
+
+func (r *retainedTest) owed() uint64 {
+	if r.cfg.Binding.Trigger.MQTT.QoS == 0 {
+		return 0
+	}
+	st := r.s.Stats()
+	return r.before + st.Delivered + st.Replays
+}
+
+func (r *retainedTest) stop(t *testing.T) {
+	t.Helper()
+	r.line.wantAcked(t, int(r.owed()))
+	r.before = r.owed()
+	r.s.stop()
+}
+
+// cut breaks the connection when all is acknowledged: what is not comes again,
+// replay or not. It returns once the source is subscribed again.
+func (r *retainedTest) cut(t *testing.T) {
+	t.Helper()
+	r.line.wantAcked(t, int(r.owed()))
+	n := r.s.Stats().Connects
+	r.line.cut()
+	eventually(t, "a new connection", func() bool { return r.s.Stats().Connects > n })
+	_ = await(t, r.s, mqtt.StateConnected)
+}
+
+// wantOld waits for a replay and wants it to be no event.
+func (r *retainedTest) wantOld(t *testing.T, replays uint64, why string) {
+	t.Helper()
+	_ = await(t, r.s, mqtt.StateConnected)
+	eventually(t, "the replay "+why, func() bool { return r.s.Stats().Replays >= replays })
+	r.got.noMore(t, r.b, "cmd/other", why)
+}
+
+func (r *retainedTest) want(t *testing.T, data, why string) {
+	t.Helper()
+	if g := r.got.data(t); g != data {
+		t.Fatalf("got %q, want %q %s", g, data, why)
+	}
+}
+
 // A retained message is an event once, whatever makes the broker send it again.
-func TestRetainedIsAnEventOnce(t *testing.T) {
+func TestRetainedIsAnEventOnce(t *testing.T) { inBothVersions(t, testRetainedIsAnEventOnce) }
+
+func testRetainedIsAnEventOnce(t *testing.T, at dialect) {
 	for _, qos := range []byte{0, 1, 2} {
 		t.Run("QoS "+strconv.Itoa(int(qos)), func(t *testing.T) {
-			q := strconv.Itoa(int(qos))
 			b := mosquittotest.Start(t, mosquittotest.Config{})
-			line := newCable(t, b.Addr())
-			pub(t, b, "-r", "-q", q, "-t", "cmd/valve", "-m", "open")
-			got, mem := make(sink, 10), &memory{}
-			cfg := mqtt.SourceConfig{Broker: at(line.url()), Sink: got, Memory: mem, Binding: triggers.Binding{Trigger: trigger("cmd/#", qos)}}
-			s := start(t, cfg)
-			if g := got.data(t); g != "open" {
-				t.Fatalf("got %q, want open", g)
+			r := &retainedTest{b: b, line: newCable(t, b.Addr()), got: make(sink, 10)}
+			r.cfg = mqtt.SourceConfig{
+				Broker: at(r.line.url()), Sink: r.got, Memory: &memory{},
+				ClientID: "valve", Binding: triggers.Binding{Trigger: trigger("cmd/#", qos)},
 			}
-			again := func(s running, why string) {
-				t.Helper()
-				_ = await(t, s, mqtt.StateConnected)
-				eventually(t, "the broker to replay it", func() bool { return s.Stats().Replays > 0 })
-				got.noMore(t, b, "cmd/other", why)
+			retain := func(data string) {
+				pub(t, b, "-r", "-q", strconv.Itoa(int(qos)), "-t", "cmd/valve", "-m", data)
 			}
-			line.cut()
-			again(s, "after a lost connection")
-			s.stop()
-			s = start(t, cfg)
-			again(s, "after a restart")
-			s.stop()
-
-			if err := mqtt.EndSession(t.Context(), at(b.URL()), mqtt.ClientID("node", "fan", "readings")); err != nil {
+			retain("open")
+			r.start(t)
+			r.want(t, "open", "at first")
+			r.cut(t)
+			r.wantOld(t, 1, "after a lost connection")
+			r.stop(t)
+			r.start(t)
+			r.wantOld(t, 1, "after a restart")
+			r.stop(t)
+			if err := mqtt.EndSession(t.Context(), at(b.URL()), "valve"); err != nil {
 				t.Fatal(err)
 			}
-			s = start(t, cfg)
-			again(s, "after the session was lost")
-			s.stop()
+			r.start(t)
+			r.wantOld(t, 1, "after the session was lost")
+			r.stop(t)
 
-			// The new value is an event, once, and so is the old one after it.
-			for _, value := range []string{"closed", "open"} {
-				pub(t, b, "-r", "-q", "0", "-t", "cmd/valve", "-m", value)
-				s = start(t, cfg)
-				if g := got.data(t); g != value {
-					t.Fatalf("got %q, want %s", g, value)
+			// The new value is an event, once, and so is the old one after it: where
+			// the session kept the message, and where only the replay brings it.
+			for i, value := range []string{"closed", "open"} {
+				retain(value)
+				if i == 1 {
+					if err := mqtt.EndSession(t.Context(), at(b.URL()), "valve"); err != nil {
+						t.Fatal(err)
+					}
 				}
-				line.cut()
-				again(s, "after it had changed")
-				s.stop()
+				r.start(t)
+				r.want(t, value, "which is new")
+				r.cut(t)
+				r.wantOld(t, 1, "after it had changed")
+				r.stop(t)
 			}
 
 			// One that was published before the source's eyes is replayed in vain.
-			s = start(t, cfg)
-			_ = await(t, s, mqtt.StateConnected)
+			r.start(t)
+			r.wantOld(t, 1, "after a restart")
 			for range 2 {
-				pub(t, b, "-r", "-q", q, "-t", "cmd/valve", "-m", "half")
-				if g := got.data(t); g != "half" {
-					t.Fatalf("got %q, want half: what is published is never old", g)
-				}
+				retain("half")
+				r.want(t, "half", "since what is published is never old")
 			}
-			line.cut()
-			again(s, "that it had seen being published")
-			s.stop()
-			s = start(t, cfg)
-			again(s, "that it had seen being published, after a restart")
+			r.cut(t)
+			r.wantOld(t, 2, "that it had seen being published")
+			r.stop(t)
+			r.start(t)
+			r.wantOld(t, 1, "that it had seen being published, after a restart")
+			r.stop(t)
 		})
 	}
 }
 
 // A replay of a message whose event is in work goes with that.
-func TestReplayOfWhatIsInWork(t *testing.T) {
+func TestReplayOfWhatIsInWork(t *testing.T) { inBothVersions(t, testReplayOfWhatIsInWork) }
+
+func testReplayOfWhatIsInWork(t *testing.T, at dialect) {
 	b := mosquittotest.Start(t, mosquittotest.Config{})
 	line := newCable(t, b.Addr())
 	pub(t, b, "-r", "-q", "1", "-t", "a", "-m", "open")
@@ -166,7 +224,9 @@ func TestReplayOfWhatIsInWork(t *testing.T) {
 }
 
 // What is remembered is written when it changes, and not with each message.
-func TestRememberingCostsLittle(t *testing.T) {
+func TestRememberingCostsLittle(t *testing.T) { inBothVersions(t, testRememberingCostsLittle) }
+
+func testRememberingCostsLittle(t *testing.T, at dialect) {
 	b := mosquittotest.Start(t, mosquittotest.Config{})
 	pub(t, b, "-r", "-t", "a/0", "-m", "same")
 	got, mem := make(sink, 10), &memory{}
@@ -201,5 +261,55 @@ func TestRememberingCostsLittle(t *testing.T) {
 	// One for each 100 ms, up to 10; and one at the end.
 	if n, most := mem.count(), 3+min(10, int(time.Since(began)/(100*time.Millisecond))); n > most {
 		t.Errorf("%d saves for 300 messages, want %d at most", n, most)
+	}
+}
+
+// A retained message stays old when another one, which is not retained, comes on
+// its topic: over MQTT 5 it is known which is which.
+func TestNotRetainedTellsNothingOfRetained(t *testing.T) {
+	b := mosquittotest.Start(t, mosquittotest.Config{})
+	r := &retainedTest{b: b, line: newCable(t, b.Addr()), got: make(sink, 10)}
+	r.cfg = mqtt.SourceConfig{Broker: at(r.line.url()), Sink: r.got, Memory: &memory{}, Binding: triggers.Binding{Trigger: trigger("cmd/#", 1)}}
+	r.start(t)
+	_ = await(t, r.s, mqtt.StateConnected)
+	pub(t, b, "-r", "-q", "1", "-t", "cmd/valve", "-m", "open")
+	r.want(t, "open", "at first")
+	pub(t, b, "-q", "1", "-t", "cmd/valve", "-m", "what is it?")
+	r.want(t, "what is it?", "then")
+	r.cut(t)
+	r.wantOld(t, 1, "after a lost connection")
+	r.stop(t)
+	r.start(t)
+	r.wantOld(t, 1, "after a restart")
+	r.stop(t)
+}
+
+// A session that was made over MQTT 3.1.1 goes on over 5, with what waits in it,
+// and the other way round.
+func TestSessionOutlivesTheVersion(t *testing.T) {
+	b := mosquittotest.Start(t, mosquittotest.Config{})
+	got, mem := make(sink, 10), &memory{}
+	pub(t, b, "-r", "-q", "1", "-t", "a/valve", "-m", "open")
+	for i, version := range []string{"3.1.1", "5", "3.1.1", "5"} {
+		br := at(b.URL())
+		br.Version = version
+		s := start(t, mqtt.SourceConfig{Broker: br, Sink: got, Memory: mem, Binding: triggers.Binding{Trigger: trigger("a/#", 1)}})
+		if i == 0 {
+			if g := got.data(t); g != "open" {
+				t.Fatalf("got %q, want open", g)
+			}
+		} else {
+			if g := got.data(t); g != "while away" {
+				t.Fatalf("version %s: got %q, want what was sent meanwhile", version, g)
+			}
+			eventually(t, "the replay", func() bool { return s.Stats().Replays > 0 })
+		}
+		_ = await(t, s, mqtt.StateConnected)
+		pub(t, b, "-r", "-q", "1", "-t", "a/valve", "-m", "at "+version)
+		if g := got.data(t); g != "at "+version {
+			t.Fatalf("version %s: got %q", version, g)
+		}
+		s.stop()
+		pub(t, b, "-q", "1", "-t", "a/other", "-m", "while away")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,23 +19,35 @@ var (
 	errLetGo  = errors.New("connecting anew: the node gave an event back unsettled and the broker shall send it again")
 )
 
-// manyShort is how many connections in a row must end early before it is said
-// that somebody else may use the client id.
-const manyShort = 3
-
 // Source hands the messages of one trigger to the node. Its methods are safe
 // for concurrent use.
 type Source struct {
-	cfg     SourceConfig
-	log     *slog.Logger
-	broker  endpoint
-	running atomic.Bool
+	cfg         SourceConfig
+	log         *slog.Logger
+	broker      endpoint
+	negotiation negotiation
+	running     atomic.Bool
 
-	in inbox
+	in      inbox
+	contest contest // Run's
 
 	mu    sync.Mutex
 	state string
 	err   error
+}
+
+// receiver is one connection to a broker that messages come in on, of whatever
+// version of MQTT. A watcher gets them.
+type receiver interface {
+	// subscribe asks for a filter and returns the QoS that was granted. A refusal
+	// is an errRefused.
+	subscribe(ctx context.Context, filter string, qos byte) (granted byte, err error)
+	// ended is closed once the connection has ended; reason then tells why.
+	ended() <-chan struct{}
+	reason() error
+	// close says goodbye where that is possible, and leaves no goroutine. The
+	// broker keeps the session.
+	close()
 }
 
 // SourceStats counts since the Source was made.
@@ -58,7 +71,8 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 		log: cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name,
 			keyFunction, cfg.Binding.Function, keyTrigger, cfg.Binding.Trigger.Name),
 	}
-	s.broker = cfg.Broker.endpoint(s.log)
+	s.broker, s.contest.backoff = cfg.Broker.endpoint(s.log), cfg.Backoff
+	s.negotiation = negotiation{version: cfg.Broker.Version, log: s.log}
 	s.in.init(cfg, s.log)
 	return s, nil
 }
@@ -109,7 +123,7 @@ func (s *Source) Run(ctx context.Context) error {
 
 // stayConnected makes one connection after the other until ctx is done.
 func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
-	failures, short := 0, 0
+	failures := 0
 	for ctx.Err() == nil {
 		up, err := s.session(ctx, delivered)
 		if ctx.Err() != nil {
@@ -123,16 +137,16 @@ func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
 		if !up.IsZero() {
 			lasted = time.Since(up)
 		}
-		failures = s.cfg.Backoff.failures(failures, lasted)
-		if up.IsZero() || lasted >= s.cfg.Backoff.Stable || errors.Is(err, errLetGo) {
-			short = 0
-		} else if short++; short >= manyShort {
-			err = fmt.Errorf("broker %q ended %d connections in a row within %s; is another client using the client id %q? (%w)",
-				s.cfg.Broker.Name, short, s.cfg.Backoff.Stable, s.cfg.ClientID, err)
+		if !up.IsZero() && !errors.Is(err, errLetGo) {
+			s.contest.ended(lasted, err)
 		}
+		failures = s.contest.failures(failures, lasted)
 		state := StateOffline
-		if errors.Is(err, errRefused) {
+		switch {
+		case errors.Is(err, errRefused):
 			state = StateRefused
+		case s.contest.on() && !up.IsZero():
+			state, err = StateContested, s.contest.err(s.cfg.Broker.Name, s.cfg.ClientID)
 		}
 		s.set(state, err)
 		wait := s.cfg.Backoff.jittered(failures)
@@ -144,8 +158,7 @@ func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
 // session is one connection from dialling to its end. up is when it was
 // accepted.
 func (s *Source) session(ctx context.Context, delivered <-chan struct{}) (up time.Time, err error) {
-	w := s.in.next()
-	l, err := connect(ctx, linkConfig{broker: s.broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive, watcher: w})
+	l, w, err := s.connect(ctx)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -154,28 +167,67 @@ func (s *Source) session(ctx context.Context, delivered <-chan struct{}) (up tim
 	if err := s.subscribe(ctx, l); err != nil && ctx.Err() == nil {
 		return up, err
 	}
+	var calm <-chan time.Time
 	if ctx.Err() == nil {
-		s.set(StateConnected, nil)
 		s.log.Info("subscribed", "topic", s.cfg.Binding.Trigger.MQTT.Topic)
+		if s.contest.on() { // what Status tells of it stays until it is over
+			calm = time.After(s.contest.calm())
+			s.set(StateContested, s.contest.err(s.cfg.Broker.Name, s.cfg.ClientID))
+		} else {
+			s.set(StateConnected, nil)
+		}
 	}
-	select {
-	case <-ctx.Done():
-		s.drain(l, delivered)
-		return up, ctx.Err()
-	case <-l.down:
-		return up, fmt.Errorf("connection to broker %q lost: %w", s.cfg.Broker.Name, l.reason())
-	case <-w.resync:
-		return up, errResync
-	case <-w.gaveBack:
-		// Others may come with it; and a node that stops ends us soon.
-		sleep(ctx, l.down, s.cfg.Backoff.First)
-		return up, errLetGo
+	for {
+		select {
+		case <-ctx.Done():
+			s.drain(l, delivered)
+			return up, ctx.Err()
+		case <-l.ended():
+			return up, fmt.Errorf("connection to broker %q lost: %w", s.cfg.Broker.Name, l.reason())
+		case <-w.resync:
+			return up, errResync
+		case <-w.gaveBack:
+			// Others may come with it; and a node that stops ends us soon.
+			sleep(ctx, l.ended(), s.cfg.Backoff.First)
+			return up, errLetGo
+		case <-calm:
+			s.contest.over()
+			s.set(StateConnected, nil)
+			s.log.Info("no other client uses the client id any more", keyClient, s.cfg.ClientID)
+		}
 	}
+}
+
+// connect opens a connection, over MQTT 5 where the broker speaks it. The session
+// is the same in both versions. w hears of that connection.
+func (s *Source) connect(ctx context.Context) (r receiver, w *connection, err error) {
+	cfg := linkConfig{
+		broker: s.broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive,
+		window: uint16(min(s.cfg.MaxHeld, math.MaxUint16)),
+	}
+	err = s.negotiation.connect(func() error {
+		w = s.in.next()
+		cfg.watcher = w
+		l, err := receive5(ctx, cfg)
+		if err == nil {
+			r = l
+		}
+		return err
+	}, func() error {
+		w = s.in.next()
+		cfg.watcher = w
+		l, err := connect(ctx, cfg)
+		if err == nil {
+			r = l
+		}
+		return err
+	})
+	return r, w, err
 }
 
 // subscribe tries until the broker grants the subscription. A broker that
 // restarted may have forgotten it, so it is asked for on each connection.
-func (s *Source) subscribe(ctx context.Context, l *link) error {
+func (s *Source) subscribe(ctx context.Context, l receiver) error {
 	t := s.cfg.Binding.Trigger.MQTT
 	for refusals := 1; ; refusals++ {
 		granted, err := l.subscribe(ctx, t.Topic, t.QoS)
@@ -192,9 +244,9 @@ func (s *Source) subscribe(ctx context.Context, l *link) error {
 		s.set(StateRefused, err)
 		wait := s.cfg.Backoff.jittered(refusals)
 		s.log.Warn("subscription refused", keyErr, err, keyRetryIn, wait.Round(time.Millisecond).String())
-		sleep(ctx, l.down, wait)
+		sleep(ctx, l.ended(), wait)
 		select {
-		case <-l.down:
+		case <-l.ended():
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
@@ -205,7 +257,7 @@ func (s *Source) subscribe(ctx context.Context, l *link) error {
 
 // drain waits until nothing of what the Sink has taken is unsettled or
 // unacknowledged.
-func (s *Source) drain(l *link, delivered <-chan struct{}) {
+func (s *Source) drain(l receiver, delivered <-chan struct{}) {
 	timeout := time.NewTimer(s.cfg.Drain)
 	defer timeout.Stop()
 	settled := s.in.settled
@@ -216,7 +268,7 @@ func (s *Source) drain(l *link, delivered <-chan struct{}) {
 		}
 		select {
 		case <-wait:
-		case <-l.down:
+		case <-l.ended():
 			return
 		case <-timeout.C:
 			s.log.Warn("stopped with events unsettled; the broker will send them again")
