@@ -257,6 +257,18 @@ func (b embedded) Status() api.ComponentStatus {
 	}
 }
 
+// MQTTClients implements LocalBroker.
+func (b embedded) MQTTClients(after string, limit int) []api.MQTTClient {
+	out := []api.MQTTClient{}
+	for _, c := range b.Clients(after, limit) {
+		out = append(out, api.MQTTClient{
+			ID: c.ID, User: c.User, Listener: c.Listener, Address: c.Remote, Version: c.Version, Since: c.Since,
+			Subscriptions: c.Subscriptions, Queued: c.Queued,
+		})
+	}
+	return out
+}
+
 // remote gives the publisher of a broker outside the node's words.
 type remote struct {
 	*mqtt.Publisher

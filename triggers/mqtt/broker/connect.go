@@ -86,7 +86,7 @@ func (c *conn) authenticate(p *packets.ConnectParams, id string) packets.Code {
 		log.Warn("mqtt client refused: its will goes to a topic that it may not publish to", keyTopic, c.will.Topic)
 		return packets.ErrNotAuthorized
 	}
-	c.who = who
+	c.who, c.since = who, c.b.cfg.Clock()
 	return packets.CodeSuccess
 }
 
