@@ -65,6 +65,8 @@ func TestSampleExamples(t *testing.T) {
 		Listeners: []node.MQTTListener{{
 			Addr: "192.168.1.10:8883", CertFile: "/etc/edgefn/mqtt.crt", KeyFile: "/etc/edgefn/mqtt.key",
 			ClientCA: "/etc/edgefn/devices-ca.crt", ClientCert: "require", ACLFile: "/etc/edgefn/devices-acl.yaml",
+		}, {
+			Addr: "127.0.0.1:9001", WebSocket: true, Origins: []string{"https://panel.example"},
 		}},
 	}
 	if diff := cmp.Diff(wantMQTT, got.MQTT); diff != "" {
@@ -107,6 +109,7 @@ func TestConfigFaults(t *testing.T) {
 			"mqtt.listeners[2].anonymous: ", "mqtt.listeners[3].password_file: ", "mqtt.listeners[3].tls.client_cert: ", "mqtt.listeners[3].tls.client_ca: ",
 			"mqtt.listeners[3].acl_file: ", "use one of them", `mqtt.listeners[4].acl: rule 1, publish: topic filter "a/#/b"`, "mqtt.listeners[5].acl: has no rule",
 		}},
+		{"origins", "mqtt: {origins: [panel.example, \"*\", \"https://x/y\"]}\n", []string{"mqtt.origins[0]: ", "mqtt.origins[2]: ", "mqtt.origins: are for WebSocket"}},
 		{"open to others", "mqtt: {listen: \":1883\"}\n", []string{"mqtt.listen: other machines reach :1883", "mqtt.password_file"}},
 		{"off with listeners", "mqtt: {listen: off, listeners: [{listen: \"127.0.0.1:1\"}]}\n", []string{"edgefn.conf:1: mqtt.listen is off"}},
 		{"keys of listeners", "mqtt:\n  acl:\n    - usr: a\n  listeners:\n    - tls: {crt: x}\n    - text\n", []string{

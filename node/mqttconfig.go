@@ -26,6 +26,8 @@ type MQTTConfig struct {
 // in there. See broker.Listener.
 type MQTTListener struct {
 	Addr         string // host:port
+	WebSocket    bool   // MQTT over WebSocket is spoken
+	Origins      []string
 	PasswordFile string // lines USER:HASH, of edgefn mqtt passwd or mosquitto_passwd
 	CertFile     string // PEM; with it TLS is spoken
 	KeyFile      string
@@ -39,6 +41,8 @@ type MQTTListener struct {
 // listenerFile is the shape of a listener in the config file.
 type listenerFile struct {
 	Listen       string        `yaml:"listen"`
+	WebSocket    bool          `yaml:"websocket"`
+	Origins      []string      `yaml:"origins"`
 	PasswordFile string        `yaml:"password_file"`
 	TLS          listenerTLS   `yaml:"tls"`
 	Anonymous    bool          `yaml:"anonymous"`
@@ -54,7 +58,7 @@ type listenerTLS struct {
 
 func (f listenerFile) listener() MQTTListener {
 	return MQTTListener{
-		Addr: f.Listen, PasswordFile: f.PasswordFile, CertFile: f.TLS.Cert, KeyFile: f.TLS.Key,
+		Addr: f.Listen, WebSocket: f.WebSocket, Origins: f.Origins, PasswordFile: f.PasswordFile, CertFile: f.TLS.Cert, KeyFile: f.TLS.Key,
 		ClientCA: f.TLS.ClientCA, ClientCert: f.TLS.ClientCert,
 		Anonymous: f.Anonymous, ACL: f.ACL, ACLFile: f.ACLFile,
 	}
@@ -98,6 +102,14 @@ func (l *MQTTListener) validate(path string, off bool, fault func(path, format s
 	case !l.Anonymous && l.PasswordFile == "" && l.ClientCA == "":
 		fault(path+".listen", "other machines reach %s, and it asks nobody who they are: write %s.password_file or %s.tls.client_ca, or listen on 127.0.0.1", l.Addr, path, path)
 	}
+	for i, o := range l.Origins {
+		if err := broker.CheckOrigin(o); err != nil {
+			fault(fmt.Sprintf("%s.origins[%d]", path, i), "%q is no origin of web pages: %w", o, err)
+		}
+	}
+	if len(l.Origins) > 0 && !l.WebSocket {
+		fault(path+".origins", "are for WebSocket: write %s.websocket: true, or leave them out", path)
+	}
 	file(path+".password_file", l.PasswordFile)
 	pair(fault, file, path+".tls", l.CertFile, l.KeyFile)
 	file(path+".tls.client_ca", l.ClientCA)
@@ -125,7 +137,7 @@ func (c *MQTTConfig) brokerListeners() []broker.Listener {
 	var out []broker.Listener
 	for _, l := range append([]MQTTListener{c.MQTTListener}, c.Listeners...) {
 		out = append(out, broker.Listener{
-			Addr: l.Addr, CertFile: l.CertFile, KeyFile: l.KeyFile,
+			Addr: l.Addr, WebSocket: l.WebSocket, Origins: l.Origins, CertFile: l.CertFile, KeyFile: l.KeyFile,
 			ClientCA: l.ClientCA, ClientCertOptional: l.ClientCert == certOptional,
 			PasswordFile: l.PasswordFile, Anonymous: l.Anonymous, Rules: l.ACL, RulesFile: l.ACLFile,
 		})

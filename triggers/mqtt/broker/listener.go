@@ -18,6 +18,12 @@ import (
 type Listener struct {
 	Addr string // host:port; port 0 takes a free one
 
+	// WebSocket has MQTT spoken over WebSocket, at any path. Web pages of other
+	// origins than the listener's own are refused unless Origins names them, as
+	// a browser does ("https://panel.example"), or is "*".
+	WebSocket bool
+	Origins   []string
+
 	TLS      *tls.Config // TLS settings; or else CertFile and KeyFile
 	CertFile string      // PEM certificate chain
 	KeyFile  string      // PEM private key
@@ -63,6 +69,14 @@ func (l Listener) validate() error {
 	if l.ClientCA != "" && !l.secure() {
 		fault("client certificates need TLS: set a certificate and its key")
 	}
+	for _, o := range l.Origins {
+		if err := CheckOrigin(o); err != nil {
+			fault("origin %q: %w", o, err)
+		}
+	}
+	if len(l.Origins) > 0 && !l.WebSocket {
+		fault("Origins are for WebSocket, and this listener does not speak it")
+	}
 	if l.ClientCA == "" && l.ClientCertOptional {
 		fault("client certificates are optional, but there is no ClientCA to check them with")
 	}
@@ -106,12 +120,15 @@ func (l Listener) tlsConfig() (*tls.Config, error) {
 		}
 		cfg = &tls.Config{GetCertificate: cert, MinVersion: tls.VersionTLS12}
 	}
+	cfg = cfg.Clone()
+	if l.WebSocket {
+		cfg.NextProtos = []string{"http/1.1"} // HTTP/2 has WebSocket in another form
+	}
 	if l.ClientCA != "" {
 		pool, err := loadAuthorities(l.ClientCA)
 		if err != nil {
 			return nil, err
 		}
-		cfg = cfg.Clone()
 		cfg.ClientCAs, cfg.ClientAuth = pool, tls.RequireAndVerifyClientCert
 		if l.ClientCertOptional {
 			cfg.ClientAuth = tls.VerifyClientCertIfGiven
@@ -184,6 +201,9 @@ func (l *listener) open(b *Broker) error {
 	if err != nil {
 		return fmt.Errorf("mqtt broker: listen on %s: %w", l.Addr, err)
 	}
+	if l.WebSocket {
+		ln = b.limitWebSocket(ln)
+	}
 	if tlsConfig != nil {
 		ln = tls.NewListener(ln, tlsConfig)
 	}
@@ -219,10 +239,7 @@ func (b *Broker) closeListeners() error {
 // login asks the listener's policy for the client of a CONNECT; it may wait for
 // its turn among others.
 func (c *conn) login(in access.Login) (*access.Client, error) {
-	if tc, ok := c.nc.(*tls.Conn); ok {
-		in.Certificate = commonName(tc.ConnectionState())
-	}
-	in.Source = sourceOf(c.nc)
+	in.Certificate, in.Source = certificateOf(c.nc), sourceOf(c.nc)
 	// The time to connect is over: what follows depends on others.
 	_ = c.nc.SetDeadline(time.Time{})
 	who, err := c.from.policy.Login(quitContext{c.b.lanes.quit}, in)
