@@ -87,7 +87,7 @@ func Defaults() Config {
 		RunDir:     "/run/edgefn",
 		SecretsDir: "/etc/edgefn/secrets",
 		MaxEvent:   wire.MaxFrame,
-		MQTT:       MQTTConfig{MQTTListener: MQTTListener{Addr: "127.0.0.1:1883"}, MaxClients: 1024},
+		MQTT:       MQTTConfig{MQTTListener: MQTTListener{Addr: "127.0.0.1:1883"}, MaxClients: 1024, MaxLogins: 1024},
 		Log:        logs.Config{FileSize: 1 << 20, Files: 4, Rate: 64 << 10},
 		State:      settle.StateLimits{Keys: 100_000, Bytes: 64 << 20},
 		Hardware:   HardwareReal,

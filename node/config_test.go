@@ -61,7 +61,7 @@ func TestSampleExamples(t *testing.T) {
 				{User: "operator", Publish: []string{"#"}, Subscribe: []string{"#"}},
 			},
 		},
-		MaxClients: 1024,
+		MaxClients: 1024, MaxLogins: 1024,
 		Listeners: []node.MQTTListener{{
 			Addr: "192.168.1.10:8883", CertFile: "/etc/edgefn/mqtt.crt", KeyFile: "/etc/edgefn/mqtt.key",
 			ClientCA: "/etc/edgefn/devices-ca.crt", ClientCert: "require", ACLFile: "/etc/edgefn/devices-acl.yaml",
@@ -104,11 +104,12 @@ func TestConfigFaults(t *testing.T) {
 		{"values, all at once", "name: Gate_1\ndata: here\nmax_event: 1Ki\nmqtt: {listen: 1883, tls: {cert: /does/not/exist}}\nbrokers: {local: {url: mqtt://h}, plant: {url: ftp://h}}\nlog: {files: 0}\nstore: {tls: {ca: /nowhere}}\n", []string{
 			"name: ", "data: ", "max_event: ", "mqtt.listen: ", "mqtt.tls.key: ", "mqtt.tls.cert: ", "brokers.local: ", "brokers.plant.url: ", "log.files: ", "store.tls: ",
 		}},
-		{"listeners, all at once", "mqtt:\n  max_clients: 0\n  listeners:\n    - {listen: 1883}\n    - {listen: \"0.0.0.0:1883\"}\n    - {listen: \":1884\", anonymous: true}\n    - {listen: \":1885\", password_file: /nowhere, tls: {client_cert: maybe, client_ca: /nowhere}, acl: [{user: a}], acl_file: /nowhere}\n    - {listen: \":1886\", anonymous: true, acl: [{user: anonymous, publish: [\"a/#/b\"]}]}\n    - {listen: \"127.0.0.1:1\", acl: []}\n", []string{
-			"mqtt.max_clients: ", "mqtt.listeners[0].listen: ", "mqtt.listeners[1].listen: other machines reach 0.0.0.0:1883", "mqtt.listeners[1].password_file",
+		{"listeners, all at once", "mqtt:\n  max_clients: 0\n  max_logins: -1\n  listeners:\n    - {listen: 1883}\n    - {listen: \"0.0.0.0:1883\"}\n    - {listen: \":1884\", anonymous: true}\n    - {listen: \":1885\", password_file: /nowhere, tls: {client_cert: maybe, client_ca: /nowhere}, acl: [{user: a}], acl_file: /nowhere}\n    - {listen: \":1886\", anonymous: true, acl: [{user: anonymous, publish: [\"a/#/b\"]}]}\n    - {listen: \"127.0.0.1:1\", acl: []}\n", []string{
+			"mqtt.max_clients: ", "mqtt.max_logins: ", "mqtt.listeners[0].listen: ", "mqtt.listeners[1].listen: other machines reach 0.0.0.0:1883", "mqtt.listeners[1].password_file",
 			"mqtt.listeners[2].anonymous: ", "mqtt.listeners[3].password_file: ", "mqtt.listeners[3].tls.client_cert: ", "mqtt.listeners[3].tls.client_ca: ",
 			"mqtt.listeners[3].acl_file: ", "use one of them", `mqtt.listeners[4].acl: rule 1, publish: topic filter "a/#/b"`, "mqtt.listeners[5].acl: has no rule",
 		}},
+		{"rules for nobody", "mqtt: {acl: [{user: a, publish: [x]}]}\n", []string{"mqtt.acl: is for users with a name", "mqtt.password_file"}},
 		{"origins", "mqtt: {origins: [panel.example, \"*\", \"https://x/y\"]}\n", []string{"mqtt.origins[0]: ", "mqtt.origins[2]: ", "mqtt.origins: are for WebSocket"}},
 		{"open to others", "mqtt: {listen: \":1883\"}\n", []string{"mqtt.listen: other machines reach :1883", "mqtt.password_file"}},
 		{"off with listeners", "mqtt: {listen: off, listeners: [{listen: \"127.0.0.1:1\"}]}\n", []string{"edgefn.conf:1: mqtt.listen is off"}},

@@ -59,6 +59,7 @@ type configFile struct {
 	MQTT       struct {
 		listenerFile `yaml:",inline"`
 		MaxClients   int            `yaml:"max_clients"`
+		MaxLogins    int            `yaml:"max_logins"`
 		Listeners    []listenerFile `yaml:"listeners"`
 	} `yaml:"mqtt"`
 	Brokers map[string]mqtt.Broker `yaml:"brokers"`
@@ -221,7 +222,7 @@ func (c *Config) file() configFile {
 		Name: c.Name, Data: c.DataDir, Run: c.RunDir, Secrets: c.SecretsDir, Containerd: c.Containerd,
 		MaxEvent: size(c.MaxEvent),
 	}
-	f.MQTT.Listen, f.MQTT.MaxClients = c.MQTT.Addr, c.MQTT.MaxClients
+	f.MQTT.Listen, f.MQTT.MaxClients, f.MQTT.MaxLogins = c.MQTT.Addr, c.MQTT.MaxClients, c.MQTT.MaxLogins
 	f.Hardware = c.Hardware
 	f.Log.Size, f.Log.Files, f.Log.Rate = size(c.Log.FileSize), c.Log.Files, size(c.Log.Rate)
 	f.Flash.Daily = size(c.FlashDaily)
@@ -232,7 +233,7 @@ func (c *Config) file() configFile {
 func (f *configFile) into(c *Config) {
 	c.Name, c.DataDir, c.RunDir, c.SecretsDir, c.Containerd = f.Name, f.Data, f.Run, f.Secrets, f.Containerd
 	c.MaxEvent, c.Hardware = int64(f.MaxEvent), f.Hardware
-	c.MQTT = MQTTConfig{MQTTListener: f.MQTT.listener(), MaxClients: f.MQTT.MaxClients}
+	c.MQTT = MQTTConfig{MQTTListener: f.MQTT.listener(), MaxClients: f.MQTT.MaxClients, MaxLogins: f.MQTT.MaxLogins}
 	for _, l := range f.MQTT.Listeners {
 		c.MQTT.Listeners = append(c.MQTT.Listeners, l.listener())
 	}

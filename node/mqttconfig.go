@@ -20,6 +20,7 @@ type MQTTConfig struct {
 	MQTTListener                // the first; its Addr is Off to have no broker
 	Listeners    []MQTTListener // more of them
 	MaxClients   int            // connections at once, of all listeners
+	MaxLogins    int            // passwords that wait to be compared; who comes later is told that the broker is busy
 }
 
 // MQTTListener is one address of the broker inside the node, and whom it lets
@@ -81,6 +82,9 @@ func (c *MQTTConfig) validate(fault func(path, format string, args ...any), file
 	if c.MaxClients < 1 || c.MaxClients > 100_000 {
 		fault("mqtt.max_clients", "%d: 1 to 100000 are possible", c.MaxClients)
 	}
+	if c.MaxLogins < 1 || c.MaxLogins > 100_000 {
+		fault("mqtt.max_logins", "%d: 1 to 100000 are possible", c.MaxLogins)
+	}
 	c.MQTTListener.validate("mqtt", c.Addr == Off, fault, file)
 	for i := range c.Listeners {
 		c.Listeners[i].validate(fmt.Sprintf("mqtt.listeners[%d]", i), false, fault, file)
@@ -128,6 +132,9 @@ func (l *MQTTListener) validate(path string, off bool, fault func(path, format s
 	case l.ACL != nil:
 		for _, err := range access.CheckRules(l.ACL) {
 			fault(path+".acl", "%w", err)
+		}
+		if l.PasswordFile == "" && l.ClientCA == "" && !slices.ContainsFunc(l.ACL, func(r access.Rule) bool { return r.User == access.Anonymous }) {
+			fault(path+".acl", "is for users with a name, and nobody has one here: write %s.password_file, or rules with user: %s", path, access.Anonymous)
 		}
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 )
 
 // HostPath is the PATH in a sandbox with the node's own /usr: what a manifest's
@@ -226,6 +227,7 @@ func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
 	b, err := broker.New(broker.Config{
 		Listeners: cfg.MQTT.brokerListeners(), Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
 		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(), MaxClients: cfg.MQTT.MaxClients,
+		Logins: access.LoginsConfig{MaxWaiting: cfg.MQTT.MaxLogins},
 	})
 	if err != nil {
 		return nil, err

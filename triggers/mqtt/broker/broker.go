@@ -25,6 +25,7 @@ type Broker struct {
 	cfg       Config
 	store     *store // set by Listen
 	logins    *access.Logins
+	notLetIn  seldom
 	listeners []*listener
 
 	subs     subscriptions

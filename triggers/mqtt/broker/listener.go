@@ -66,8 +66,8 @@ func (l Listener) validate() error {
 	if l.TLS != nil && l.CertFile != "" {
 		fault("both TLS and CertFile are set: use one")
 	}
-	if l.ClientCA != "" && !l.secure() {
-		fault("client certificates need TLS: set a certificate and its key")
+	if l.ClientCA != "" && l.CertFile == "" {
+		fault("client certificates need TLS: set CertFile and KeyFile")
 	}
 	for _, o := range l.Origins {
 		if err := CheckOrigin(o); err != nil {
@@ -114,25 +114,50 @@ func (l Listener) tlsConfig() (*tls.Config, error) {
 	}
 	cfg := l.TLS
 	if cfg == nil {
-		cert, err := loadCertificate(l.CertFile, l.KeyFile)
-		if err != nil {
+		var err error
+		if cfg, err = serverTLS(l.CertFile, l.KeyFile, l.ClientCA); err != nil {
 			return nil, err
 		}
-		cfg = &tls.Config{GetCertificate: cert, MinVersion: tls.VersionTLS12}
 	}
+	return l.adjust(cfg), nil
+}
+
+// adjust has settings, and those that they choose for a connection, speak the
+// listener's protocol and ask for certificates as it does.
+func (l Listener) adjust(cfg *tls.Config) *tls.Config {
 	cfg = cfg.Clone()
 	if l.WebSocket {
 		cfg.NextProtos = []string{"http/1.1"} // HTTP/2 has WebSocket in another form
 	}
-	if l.ClientCA != "" {
-		pool, err := loadAuthorities(l.ClientCA)
-		if err != nil {
-			return nil, err
+	if l.ClientCertOptional {
+		cfg.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	if choose := cfg.GetConfigForClient; choose != nil {
+		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			chosen, err := choose(h)
+			if chosen == nil || err != nil {
+				return nil, err
+			}
+			return l.adjust(chosen), nil
 		}
-		cfg.ClientCAs, cfg.ClientAuth = pool, tls.RequireAndVerifyClientCert
-		if l.ClientCertOptional {
-			cfg.ClientAuth = tls.VerifyClientCertIfGiven
-		}
+	}
+	return cfg
+}
+
+// serverTLS reads a certificate and its key, and the authorities of client
+// certificates, which each client must have then; an empty clientCA asks for none.
+func serverTLS(certFile, keyFile, clientCA string) (*tls.Config, error) {
+	cert, err := loadCertificate(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{GetCertificate: cert, MinVersion: tls.VersionTLS12}
+	if clientCA == "" {
+		return cfg, nil
+	}
+	cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	if cfg.ClientCAs, err = loadAuthorities(clientCA); err != nil {
+		return nil, err
 	}
 	return cfg, nil
 }
