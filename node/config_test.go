@@ -65,6 +65,8 @@ func TestSampleExamples(t *testing.T) {
 		Listeners: []node.MQTTListener{{
 			Addr: "192.168.1.10:8883", CertFile: "/etc/edgefn/mqtt.crt", KeyFile: "/etc/edgefn/mqtt.key",
 			ClientCA: "/etc/edgefn/devices-ca.crt", ClientCert: "require", ACLFile: "/etc/edgefn/devices-acl.yaml",
+		}, {
+			Addr: "127.0.0.1:9001", WebSocket: true, Origins: []string{"https://panel.example"},
 		}},
 	}
 	if diff := cmp.Diff(wantMQTT, got.MQTT); diff != "" {
@@ -106,11 +108,13 @@ func TestConfigFaults(t *testing.T) {
 			"mqtt.max_packet: 5242880: 1024 to 4194304 are possible", "mqtt.max_sessions: ", "mqtt.session_expiry: 0s", "mqtt.queue.messages: ", "mqtt.queue.bytes: ",
 			"mqtt.queue.total: ", `mqtt.queue.full: "newest": write refuse or oldest`, "mqtt.retained.messages: ", "mqtt.retained.bytes: ", `mqtt.retained.full: ""`,
 		}},
-		{"listeners, all at once", "mqtt:\n  max_clients: 0\n  listeners:\n    - {listen: 1883}\n    - {listen: \"0.0.0.0:1883\"}\n    - {listen: \":1884\", anonymous: true}\n    - {listen: \":1885\", password_file: /nowhere, tls: {client_cert: maybe, client_ca: /nowhere}, acl: [{user: a}], acl_file: /nowhere}\n    - {listen: \":1886\", anonymous: true, acl: [{user: anonymous, publish: [\"a/#/b\"]}]}\n    - {listen: \"127.0.0.1:1\", acl: []}\n", []string{
-			"mqtt.max_clients: ", "mqtt.listeners[0].listen: ", "mqtt.listeners[1].listen: other machines reach 0.0.0.0:1883", "mqtt.listeners[1].password_file",
+		{"listeners, all at once", "mqtt:\n  max_clients: 0\n  max_logins: -1\n  listeners:\n    - {listen: 1883}\n    - {listen: \"0.0.0.0:1883\"}\n    - {listen: \":1884\", anonymous: true}\n    - {listen: \":1885\", password_file: /nowhere, tls: {client_cert: maybe, client_ca: /nowhere}, acl: [{user: a}], acl_file: /nowhere}\n    - {listen: \":1886\", anonymous: true, acl: [{user: anonymous, publish: [\"a/#/b\"]}]}\n    - {listen: \"127.0.0.1:1\", acl: []}\n", []string{
+			"mqtt.max_clients: ", "mqtt.max_logins: ", "mqtt.listeners[0].listen: ", "mqtt.listeners[1].listen: other machines reach 0.0.0.0:1883", "mqtt.listeners[1].password_file",
 			"mqtt.listeners[2].anonymous: ", "mqtt.listeners[3].password_file: ", "mqtt.listeners[3].tls.client_cert: ", "mqtt.listeners[3].tls.client_ca: ",
 			"mqtt.listeners[3].acl_file: ", "use one of them", `mqtt.listeners[4].acl: rule 1, publish: topic filter "a/#/b"`, "mqtt.listeners[5].acl: has no rule",
 		}},
+		{"rules for nobody", "mqtt: {acl: [{user: a, publish: [x]}]}\n", []string{"mqtt.acl: is for users with a name", "mqtt.password_file"}},
+		{"origins", "mqtt: {origins: [panel.example, \"*\", \"https://x/y\"]}\n", []string{"mqtt.origins[0]: ", "mqtt.origins[2]: ", "mqtt.origins: are for WebSocket"}},
 		{"open to others", "mqtt: {listen: \":1883\"}\n", []string{"mqtt.listen: other machines reach :1883", "mqtt.password_file"}},
 		{"off with listeners", "mqtt: {listen: off, listeners: [{listen: \"127.0.0.1:1\"}]}\n", []string{"edgefn.conf:1: mqtt.listen is off"}},
 		{"keys of listeners", "mqtt:\n  acl:\n    - usr: a\n  listeners:\n    - tls: {crt: x}\n    - text\n", []string{

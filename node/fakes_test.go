@@ -471,6 +471,14 @@ type fakeBroker struct {
 func (b *fakeBroker) Listen() error { return b.err }
 func (b *fakeBroker) Addr() string  { return "127.0.0.1:1883" }
 
+// MQTTClients knows one client.
+func (b *fakeBroker) MQTTClients(after string, limit int) []api.MQTTClient {
+	if after != "" || limit < 1 {
+		return nil
+	}
+	return []api.MQTTClient{{ID: "pump"}}
+}
+
 func (b *fakeBroker) Bind(set []triggers.Binding) {
 	b.bmu.Lock()
 	defer b.bmu.Unlock()

@@ -27,6 +27,7 @@ type MQTTConfig struct {
 // broker.Config. Sizes are bytes.
 type MQTTBounds struct {
 	MaxClients    int // connections at once, of all listeners
+	MaxLogins     int // passwords that wait to be compared; who comes later is told that the broker is busy
 	MaxPacket     int64
 	MaxSessions   int
 	SessionExpiry time.Duration // of a session whose client is away
@@ -52,7 +53,7 @@ type MQTTRetained struct {
 // defaultMQTTBounds are those of a broker that is told none.
 func defaultMQTTBounds() MQTTBounds {
 	return MQTTBounds{
-		MaxClients: 1024, MaxPacket: broker.MaxPacket, MaxSessions: 4096, SessionExpiry: 30 * 24 * time.Hour,
+		MaxClients: 1024, MaxLogins: 1024, MaxPacket: broker.MaxPacket, MaxSessions: 4096, SessionExpiry: 30 * 24 * time.Hour,
 		Queue:    MQTTQueue{Messages: 10_000, Bytes: 32 << 20, Total: 64 << 20, Full: broker.DropOldest},
 		Retained: MQTTRetained{Messages: 10_000, Bytes: 32 << 20, Full: broker.Refuse},
 	}
@@ -61,6 +62,7 @@ func defaultMQTTBounds() MQTTBounds {
 // boundsFile is the shape of the bounds in the config file.
 type boundsFile struct {
 	MaxClients    int           `yaml:"max_clients"`
+	MaxLogins     int           `yaml:"max_logins"`
 	MaxPacket     size          `yaml:"max_packet"`
 	MaxSessions   int           `yaml:"max_sessions"`
 	SessionExpiry time.Duration `yaml:"session_expiry"`
@@ -78,14 +80,14 @@ type boundsFile struct {
 }
 
 func (f *boundsFile) from(b MQTTBounds) {
-	f.MaxClients, f.MaxPacket, f.MaxSessions, f.SessionExpiry = b.MaxClients, size(b.MaxPacket), b.MaxSessions, b.SessionExpiry
+	f.MaxClients, f.MaxLogins, f.MaxPacket, f.MaxSessions, f.SessionExpiry = b.MaxClients, b.MaxLogins, size(b.MaxPacket), b.MaxSessions, b.SessionExpiry
 	f.Queue.Messages, f.Queue.Bytes, f.Queue.Total, f.Queue.Full = b.Queue.Messages, size(b.Queue.Bytes), size(b.Queue.Total), b.Queue.Full
 	f.Retained.Messages, f.Retained.Bytes, f.Retained.Full = b.Retained.Messages, size(b.Retained.Bytes), b.Retained.Full
 }
 
 func (f *boundsFile) bounds() MQTTBounds {
 	return MQTTBounds{
-		MaxClients: f.MaxClients, MaxPacket: int64(f.MaxPacket), MaxSessions: f.MaxSessions, SessionExpiry: f.SessionExpiry,
+		MaxClients: f.MaxClients, MaxLogins: f.MaxLogins, MaxPacket: int64(f.MaxPacket), MaxSessions: f.MaxSessions, SessionExpiry: f.SessionExpiry,
 		Queue:    MQTTQueue{Messages: f.Queue.Messages, Bytes: int64(f.Queue.Bytes), Total: int64(f.Queue.Total), Full: f.Queue.Full},
 		Retained: MQTTRetained{Messages: f.Retained.Messages, Bytes: int64(f.Retained.Bytes), Full: f.Retained.Full},
 	}
@@ -99,6 +101,7 @@ func (b *MQTTBounds) validate(fault func(path, format string, args ...any)) {
 		v, lo, hi int64
 	}{
 		{"mqtt.max_clients", int64(b.MaxClients), 1, 100_000},
+		{"mqtt.max_logins", int64(b.MaxLogins), 1, 100_000},
 		{"mqtt.max_packet", b.MaxPacket, 1 << 10, broker.MaxPacket},
 		{"mqtt.max_sessions", int64(b.MaxSessions), 1, 100_000},
 		{"mqtt.queue.messages", int64(b.Queue.Messages), 1, 60_000},
@@ -125,6 +128,8 @@ func (b *MQTTBounds) validate(fault func(path, format string, args ...any)) {
 // in there. See broker.Listener.
 type MQTTListener struct {
 	Addr         string // host:port
+	WebSocket    bool   // MQTT over WebSocket is spoken
+	Origins      []string
 	PasswordFile string // lines USER:HASH, of edgefn mqtt passwd or mosquitto_passwd
 	CertFile     string // PEM; with it TLS is spoken
 	KeyFile      string
@@ -138,6 +143,8 @@ type MQTTListener struct {
 // listenerFile is the shape of a listener in the config file.
 type listenerFile struct {
 	Listen       string        `yaml:"listen"`
+	WebSocket    bool          `yaml:"websocket"`
+	Origins      []string      `yaml:"origins"`
 	PasswordFile string        `yaml:"password_file"`
 	TLS          listenerTLS   `yaml:"tls"`
 	Anonymous    bool          `yaml:"anonymous"`
@@ -153,7 +160,7 @@ type listenerTLS struct {
 
 func (f listenerFile) listener() MQTTListener {
 	return MQTTListener{
-		Addr: f.Listen, PasswordFile: f.PasswordFile, CertFile: f.TLS.Cert, KeyFile: f.TLS.Key,
+		Addr: f.Listen, WebSocket: f.WebSocket, Origins: f.Origins, PasswordFile: f.PasswordFile, CertFile: f.TLS.Cert, KeyFile: f.TLS.Key,
 		ClientCA: f.TLS.ClientCA, ClientCert: f.TLS.ClientCert,
 		Anonymous: f.Anonymous, ACL: f.ACL, ACLFile: f.ACLFile,
 	}
@@ -195,6 +202,14 @@ func (l *MQTTListener) validate(path string, off bool, fault func(path, format s
 	case !l.Anonymous && l.PasswordFile == "" && l.ClientCA == "":
 		fault(path+".listen", "other machines reach %s, and it asks nobody who they are: write %s.password_file or %s.tls.client_ca, or listen on 127.0.0.1", l.Addr, path, path)
 	}
+	for i, o := range l.Origins {
+		if err := broker.CheckOrigin(o); err != nil {
+			fault(fmt.Sprintf("%s.origins[%d]", path, i), "%q is no origin of web pages: %w", o, err)
+		}
+	}
+	if len(l.Origins) > 0 && !l.WebSocket {
+		fault(path+".origins", "are for WebSocket: write %s.websocket: true, or leave them out", path)
+	}
 	file(path+".password_file", l.PasswordFile)
 	pair(fault, file, path+".tls", l.CertFile, l.KeyFile)
 	file(path+".tls.client_ca", l.ClientCA)
@@ -214,15 +229,22 @@ func (l *MQTTListener) validate(path string, off bool, fault func(path, format s
 		for _, err := range access.CheckRules(l.ACL) {
 			fault(path+".acl", "%w", err)
 		}
+		if l.PasswordFile == "" && l.ClientCA == "" && !slices.ContainsFunc(l.ACL, func(r access.Rule) bool { return r.User == access.Anonymous }) {
+			fault(path+".acl", "is for users with a name, and nobody has one here: write %s.password_file, or rules with user: %s", path, access.Anonymous)
+		}
 	}
 }
 
 // brokerListeners are the listeners in the broker's words.
 func (c *MQTTConfig) brokerListeners() []broker.Listener {
 	var out []broker.Listener
-	for _, l := range append([]MQTTListener{c.MQTTListener}, c.Listeners...) {
+	for i, l := range append([]MQTTListener{c.MQTTListener}, c.Listeners...) {
+		setting := "mqtt"
+		if i > 0 {
+			setting = fmt.Sprintf("mqtt.listeners[%d]", i-1)
+		}
 		out = append(out, broker.Listener{
-			Addr: l.Addr, CertFile: l.CertFile, KeyFile: l.KeyFile,
+			Addr: l.Addr, Setting: setting, WebSocket: l.WebSocket, Origins: l.Origins, CertFile: l.CertFile, KeyFile: l.KeyFile,
 			ClientCA: l.ClientCA, ClientCertOptional: l.ClientCert == certOptional,
 			PasswordFile: l.PasswordFile, Anonymous: l.Anonymous, Rules: l.ACL, RulesFile: l.ACLFile,
 		})

@@ -27,6 +27,7 @@ import (
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 )
 
 // HostPath is the PATH in a sandbox with the node's own /usr: what a manifest's
@@ -233,6 +234,7 @@ func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
 	b, err := broker.New(broker.Config{
 		Listeners: cfg.MQTT.brokerListeners(), Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
 		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(), MaxClients: m.MaxClients, MaxPacket: int(m.MaxPacket),
+		Logins:      access.LoginsConfig{MaxWaiting: m.MaxLogins},
 		MaxSessions: m.MaxSessions, SessionExpiry: m.SessionExpiry,
 		MaxQueue: m.Queue.Messages, MaxQueueBytes: m.Queue.Bytes, MaxQueuedBytes: m.Queue.Total, QueueFull: m.Queue.Full,
 		MaxRetained: m.Retained.Messages, MaxRetainedBytes: m.Retained.Bytes, RetainedFull: m.Retained.Full,
@@ -273,6 +275,18 @@ func (b embedded) Status() api.ComponentStatus {
 			number(s.Clients), number(m.MaxClients), number(s.Sessions), number(m.MaxSessions), bytes(s.QueuedBytes), bytes(m.Queue.Total),
 			number(s.Retained), number(m.Retained.Messages), bytes(s.RetainedBytes), bytes(m.Retained.Bytes), humanize.Comma(s.Received), humanize.Comma(s.Sent)),
 	}
+}
+
+// MQTTClients implements LocalBroker.
+func (b embedded) MQTTClients(after string, limit int) []api.MQTTClient {
+	out := []api.MQTTClient{}
+	for _, c := range b.Clients(after, limit) {
+		out = append(out, api.MQTTClient{
+			ID: c.ID, User: c.User, Listener: c.Listener, Address: c.Remote, Version: c.Version, Since: c.Since,
+			Subscriptions: c.Subscriptions, Queued: c.Queued,
+		})
+	}
+	return out
 }
 
 // remote gives the publisher of a broker outside the node's words.

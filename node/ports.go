@@ -50,6 +50,9 @@ type LocalBroker interface {
 	Listen() error
 	// Addr is where it listens, once it does.
 	Addr() string
+	// MQTTClients returns the connected clients whose ids come after after, in
+	// order, at most limit of them.
+	MQTTClients(after string, limit int) []api.MQTTClient
 }
 
 // Parts makes what a node stands on. Tests put fakes in their place.

@@ -32,6 +32,7 @@ func TestJSON(t *testing.T) {
 		{"usage gauge -o json", []api.Usage{b.Details["gauge"].Usage}},
 		{"status -o json", b.Node},
 		{"devices -o json", b.Hard},
+		{"mqtt clients -o json", b.Clients},
 		{"state list fan -o json", []api.StateKey{}},
 		{"dead show fan 01A -o json", b.Letters[0]},
 		{"rollback fan -o json", api.Deployed{Name: "fan", Version: "sha256:fedcba9876543210", Nodes: []string{"gw1"}}},

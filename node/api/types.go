@@ -84,6 +84,10 @@ type Backend interface {
 	// in good order and starts anew from it.
 	Restore(ctx context.Context, r io.Reader) (Restoring, error)
 
+	// MQTTClients returns the clients of the broker inside the node whose ids come
+	// after after, in order of their ids; limit 0: as many as fit one page.
+	MQTTClients(ctx context.Context, after string, limit int) ([]MQTTClient, error)
+
 	Devices(ctx context.Context) (Devices, error)
 	// Simulate changes what a simulated device says: on, off, QUANTITY=VALUE,
 	// fault or ok.
@@ -332,6 +336,18 @@ type Problem struct {
 	Hint   string `json:"hint,omitempty"`
 
 	Faults []functions.Fault `json:"faults,omitempty"` // of a function that was refused
+}
+
+// MQTTClient is a client that is connected to the broker inside the node.
+type MQTTClient struct {
+	ID            string    `json:"id"`
+	User          string    `json:"user"`     // empty: anonymous
+	Listener      string    `json:"listener"` // address of the broker that it connected to
+	Address       string    `json:"address"`  // its own
+	Version       string    `json:"version"`  // of MQTT
+	Since         time.Time `json:"since"`
+	Subscriptions int       `json:"subscriptions"`
+	Queued        int       `json:"queued"` // messages that wait for it
 }
 
 // Devices is what `edgefn devices` shows.

@@ -100,23 +100,22 @@ func (k *Keeper) Client(server string) (*tls.Config, error) {
 }
 
 // Server returns the settings of a listener, which look at the files at each
-// handshake. With a CA, clients show a certificate that it signed, as auth says.
-// It fails if the files are not good now.
-func (k *Keeper) Server(auth tls.ClientAuthType) (*tls.Config, error) {
+// handshake. It fails if the files are not good now.
+func (k *Keeper) Server() (*tls.Config, error) {
 	if k.files.Cert == "" {
 		return nil, fmt.Errorf("%scert: is missing; a listener with TLS needs a certificate", k.files.Field)
 	}
 	if _, err := k.certificate(); err != nil {
 		return nil, err
 	}
-	return k.Ask(&tls.Config{
+	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return k.certificate() },
-	}, auth)
+	}, nil
 }
 
-// Ask adds to the settings of a listener that clients are asked for a
-// certificate, if there is a CA.
+// Ask adds to the settings of a listener that clients show a certificate of the
+// CA, if there is one, as auth says.
 func (k *Keeper) Ask(base *tls.Config, auth tls.ClientAuthType) (*tls.Config, error) {
 	if k.files.CA == "" {
 		return base, nil

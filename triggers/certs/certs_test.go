@@ -97,12 +97,12 @@ func TestServerShowsWhatTheFilesHold(t *testing.T) {
 	files := certs.Files{Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), Field: "mqtt.tls."}
 	first, second := issue(t, "first"), issue(t, "second")
 	keeper := certs.New(files, slog.New(slog.NewTextHandler(&log, nil)))
-	if _, err := keeper.Server(tls.RequireAndVerifyClientCert); err == nil || !strings.Contains(err.Error(), "read mqtt.tls.cert and .key: ") {
+	if _, err := keeper.Server(); err == nil || !strings.Contains(err.Error(), "read mqtt.tls.cert and .key: ") {
 		t.Errorf("with no files: %v", err)
 	}
 	put(t, files.Cert, first.cert)
 	put(t, files.Key, first.key)
-	server, err := keeper.Server(tls.RequireAndVerifyClientCert)
+	server, err := keeper.Server()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,8 +144,11 @@ func TestBothSidesAuthoritiesAreReadAnew(t *testing.T) {
 	put(t, in("cert"), alice.cert)
 	put(t, in("key"), alice.key)
 	listener := certs.New(certs.Files{CA: in("clients"), Cert: in("node.cert"), Key: in("node.key")}, nil)
-	server, err := listener.Server(tls.RequireAndVerifyClientCert)
+	server, err := listener.Server()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if server, err = listener.Ask(server, tls.RequireAndVerifyClientCert); err != nil {
 		t.Fatal(err)
 	}
 	client := certs.New(certs.Files{CA: in("servers"), Cert: in("cert"), Key: in("key")}, nil)
@@ -209,7 +212,7 @@ func TestClientWithoutFiles(t *testing.T) {
 			}
 		})
 	}
-	if _, err := certs.New(certs.Files{Field: "mqtt.tls."}, nil).Server(tls.RequireAndVerifyClientCert); err == nil {
+	if _, err := certs.New(certs.Files{Field: "mqtt.tls."}, nil).Server(); err == nil {
 		t.Error("a listener without a certificate")
 	}
 }

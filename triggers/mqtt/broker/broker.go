@@ -25,6 +25,7 @@ type Broker struct {
 	cfg       Config
 	store     *store // set by Listen
 	logins    *access.Logins
+	notLetIn  seldom
 	listeners []*listener
 
 	subs     subscriptions
@@ -180,7 +181,13 @@ func (b *Broker) Run(ctx context.Context) error {
 	b.rebind() //nolint:contextcheck // hand-overs end by shutdown
 	var accepting sync.WaitGroup
 	for _, l := range b.listeners {
-		accepting.Go(func() { b.accept(l) }) //nolint:contextcheck // closing the listener ends it
+		accepting.Go(func() { //nolint:contextcheck // closing the listener ends it
+			if l.WebSocket {
+				b.acceptWebSocket(l)
+			} else {
+				b.accept(l)
+			}
+		})
 	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()

@@ -24,6 +24,7 @@ type conn struct {
 
 	// Set by CONNECT.
 	who       *access.Client
+	since     time.Time
 	s         *session
 	version   byte
 	keepAlive time.Duration // 0: off

@@ -2,6 +2,8 @@ package broker
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -61,20 +63,19 @@ func (c *conn) clientID(id string) string {
 
 // authenticate finds out who the client is, and whether it may have its will.
 func (c *conn) authenticate(p *packets.ConnectParams, id string) packets.Code {
-	log := c.b.cfg.Logger.With(keyClient, id, keyRemote, c.nc.RemoteAddr().String())
 	who, err := c.login(access.Login{ClientID: id, User: string(p.Username), Password: p.Password})
 	switch {
 	case errors.Is(err, access.ErrBusy):
-		log.Info("mqtt client refused for now", keyErr, err)
+		c.notLetIn(id, slog.LevelInfo, err)
 		return packets.ErrServerBusy
 	case err != nil:
-		log.Warn("mqtt client refused", keyErr, err)
+		c.notLetIn(id, slog.LevelWarn, err)
 		return packets.ErrBadUsernameOrPassword
 	case c.will != nil && !who.MayPublish(c.will.m.Topic):
-		log.Warn("mqtt client refused: its will goes to a topic that it may not publish to", keyTopic, c.will.m.Topic)
+		c.notLetIn(id, slog.LevelWarn, fmt.Errorf("its will goes to topic %q, which it may not publish to", c.will.m.Topic))
 		return packets.ErrNotAuthorized
 	}
-	c.who = who
+	c.who, c.since = who, c.b.cfg.Clock()
 	return packets.CodeSuccess
 }
 

@@ -40,6 +40,20 @@
 // that the node finds out about a repeat after a crash. The same packet id with
 // other content is another message.
 //
+// # Who may do what
+//
+// Each Listener has its own certificates, users and topic rules; package access
+// decides by them. It is asked when a client connects, when it publishes and
+// subscribes, and again for each message that is written to it, since rules
+// change and another user may have had the session. What is not allowed is
+// refused where the protocol has a word for it; a 3.1.1 PUBLISH is acknowledged
+// and dropped. A client id is no proof of anything: rules with %c are as good as
+// the word of those who may log in.
+//
+// MQTT over WebSocket is a stream of bytes like any other once its request is
+// upgraded. Who comes when MaxClients are connected is told so in the words of
+// its version, and closed.
+//
 // # Durability
 //
 // One bbolt file holds sessions, subscriptions, queued messages with their

@@ -56,13 +56,18 @@ func (b *Broker) turnAway(nc net.Conn) {
 	b.turned <- struct{}{}
 	b.away.Go(func() {
 		defer func() { <-b.turned }()
-		_ = nc.SetDeadline(time.Now().Add(turnAwayTime))
-		if version, err := peekVersion(bufio.NewReaderSize(nc, 64)); err == nil {
-			(&conn{nc: nc, version: version}).refuse(packets.ErrQuotaExceeded)
-			linger(nc, closeGrace)
-		}
-		_ = nc.Close()
+		tellFull(nc)
 	})
+}
+
+// tellFull reads a CONNECT, answers it and closes the connection.
+func tellFull(nc net.Conn) {
+	_ = nc.SetDeadline(time.Now().Add(turnAwayTime))
+	if version, err := peekVersion(bufio.NewReaderSize(nc, 64)); err == nil {
+		(&conn{nc: nc, version: version}).refuse(packets.ErrQuotaExceeded)
+		linger(nc, closeGrace)
+	}
+	_ = nc.Close()
 }
 
 // peekVersion reads a CONNECT as far as the version of the protocol.

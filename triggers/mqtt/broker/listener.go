@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,7 +17,14 @@ import (
 
 // Listener is one address that the broker listens on, and whom it lets in there.
 type Listener struct {
-	Addr string // host:port; port 0 takes a free one
+	Addr    string // host:port; port 0 takes a free one
+	Setting string // its path in the node's config; errors name it. Empty: Addr
+
+	// WebSocket has MQTT spoken over WebSocket, at any path. Web pages of other
+	// origins than the listener's own are refused unless Origins names them, as
+	// a browser does ("https://panel.example"), or is "*".
+	WebSocket bool
+	Origins   []string
 
 	TLS      *tls.Config // TLS settings; or else CertFile and KeyFile
 	CertFile string      // PEM certificate chain; it and the next two are read again when they change
@@ -60,8 +68,16 @@ func (l Listener) validate() error {
 	if l.TLS != nil && l.CertFile != "" {
 		fault("both TLS and CertFile are set: use one")
 	}
-	if l.ClientCA != "" && !l.secure() {
-		fault("client certificates need TLS: set a certificate and its key")
+	if l.ClientCA != "" && l.CertFile == "" {
+		fault("client certificates need TLS: set CertFile and KeyFile")
+	}
+	for _, o := range l.Origins {
+		if err := CheckOrigin(o); err != nil {
+			fault("origin %q: %w", o, err)
+		}
+	}
+	if len(l.Origins) > 0 && !l.WebSocket {
+		fault("Origins are for WebSocket, and this listener does not speak it")
 	}
 	if l.ClientCA == "" && l.ClientCertOptional {
 		fault("client certificates are optional, but there is no ClientCA to check them with")
@@ -98,20 +114,22 @@ func (l Listener) tlsConfig(log *slog.Logger) (*tls.Config, error) {
 	if !l.secure() {
 		return nil, nil
 	}
+	k := certs.New(certs.Files{CA: l.ClientCA, Cert: l.CertFile, Key: l.KeyFile, Field: cmp.Or(l.Setting, l.Addr) + ".tls."}, log.With("listen", l.Addr))
+	cfg, err := l.TLS, error(nil)
+	if cfg == nil {
+		if cfg, err = k.Server(); err != nil {
+			return nil, fmt.Errorf("mqtt broker: %w", err)
+		}
+	}
+	if l.WebSocket {
+		cfg = cfg.Clone()
+		cfg.NextProtos = []string{"http/1.1"} // HTTP/2 has WebSocket in another form
+	}
 	auth := tls.RequireAndVerifyClientCert
 	if l.ClientCertOptional {
 		auth = tls.VerifyClientCertIfGiven
 	}
-	files := certs.Files{CA: l.ClientCA, Cert: l.CertFile, Key: l.KeyFile, Field: "mqtt " + l.Addr + ": "}
-	k := certs.New(files, log.With("listen", l.Addr))
-	var cfg *tls.Config
-	var err error
-	if l.TLS != nil {
-		cfg, err = k.Ask(l.TLS, auth)
-	} else {
-		cfg, err = k.Server(auth)
-	}
-	if err != nil {
+	if cfg, err = k.Ask(cfg, auth); err != nil {
 		return nil, fmt.Errorf("mqtt broker: %w", err)
 	}
 	return cfg, nil
@@ -158,6 +176,9 @@ func (l *listener) open(b *Broker) error {
 	if err != nil {
 		return fmt.Errorf("mqtt broker: listen on %s: %w", l.Addr, err)
 	}
+	if l.WebSocket {
+		ln = b.limitWebSocket(ln)
+	}
 	if tlsConfig != nil {
 		ln = tls.NewListener(ln, tlsConfig)
 	}
@@ -193,10 +214,7 @@ func (b *Broker) closeListeners() error {
 // login asks the listener's policy for the client of a CONNECT; it may wait for
 // its turn among others.
 func (c *conn) login(in access.Login) (*access.Client, error) {
-	if tc, ok := c.nc.(*tls.Conn); ok {
-		in.Certificate = commonName(tc.ConnectionState())
-	}
-	in.Source = sourceOf(c.nc)
+	in.Certificate, in.Source = certificateOf(c.nc), sourceOf(c.nc)
 	// The time to connect is over: what follows depends on others.
 	_ = c.nc.SetDeadline(time.Time{})
 	who, err := c.from.policy.Login(quitContext{c.b.lanes.quit}, in)

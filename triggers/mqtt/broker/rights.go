@@ -1,6 +1,10 @@
 package broker
 
-import "sync/atomic"
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+)
 
 // What a client may do is decided in access; here it is asked, counted, and
 // told to whom it may concern.
@@ -16,6 +20,19 @@ func (c *conn) denied(before *atomic.Bool, msg, topic string) {
 		log = c.b.cfg.Logger.Warn
 	}
 	log(msg, keyClient, c.who.ID, keyUser, c.who.User, keyTopic, topic)
+}
+
+// notLetIn logs that a client was refused, unless many were in this minute.
+func (c *conn) notLetIn(id string, level slog.Level, why error) {
+	ok, hidden := c.b.notLetIn.say(c.b.cfg.Clock())
+	if !ok {
+		return
+	}
+	args := []any{keyClient, id, keyRemote, c.nc.RemoteAddr().String(), keyErr, why}
+	if hidden > 0 {
+		args = append(args, "others_not_logged", hidden)
+	}
+	c.b.cfg.Logger.Log(context.Background(), level, "mqtt client refused", args...)
 }
 
 func (c *conn) mayPublish(topic string) bool {
