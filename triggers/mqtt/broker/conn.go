@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type conn struct {
 	willDelay int64 // seconds
 	assigned  bool  // the client id is ours
 	aliases   map[uint16]string
+	refused   bool // CONNACK with a refusal was written
 	greeted   bool // CONNACK was queued; no DISCONNECT goes before it [MQTT-3.14.0-1]
 
 	inbound int // unacknowledged messages from the client; guarded by s.mu
@@ -142,6 +144,9 @@ func (c *conn) serve() {
 	if !ok {
 		if c.s == nil {
 			c.b.stats.refused.Add(1)
+			if c.refused {
+				c.linger()
+			}
 			_ = c.nc.Close()
 			return
 		}
@@ -174,8 +179,23 @@ func (c *conn) serve() {
 		log.Debug("mqtt client disconnected", keyClient, c.s.id, keyErr, err)
 	}
 	writer.Wait()
-	_ = c.nc.Close()
 	c.b.detach(c, goodbye)
+	if c.code != 0 && c.code != packets.ErrServerShuttingDown.Code {
+		c.linger()
+	}
+	_ = c.nc.Close()
+}
+
+// linger gives a client the time to read why it is disconnected. It may still be
+// sending, and a connection that is closed with unread bytes is reset: the
+// client could then lose what was written last.
+func (c *conn) linger() {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(closeGrace))
+	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 }
 
 // errKeepAlive says that a client was silent for one and a half of its
