@@ -436,7 +436,7 @@ func (b *Broker) sweep() {
 		}
 	}
 	for c := range b.conns {
-		if r := c.refused.Load(); r != nil && b.intake.fits(r.client, r.targets, r.size, r.qos) {
+		if r := c.overran.Load(); r != nil && b.intake.fits(r.client, r.targets, r.size, r.qos) {
 			over = append(over, c)
 		}
 	}

@@ -117,6 +117,7 @@ const (
 
 	sweepEvery    = time.Second
 	closeGrace    = time.Second            // for the last bytes to a client that is disconnected
+	lingerBytes   = 1 << 20                // read from such a client meanwhile, and thrown away
 	failureGrace  = time.Second            // before a client is disconnected whose message was not settled
 	chainWait     = 250 * time.Millisecond // that a function's output waits for the functions that it triggers
 	pendingExpiry = 7 * 24 * time.Hour     // that an output waits for a function that is not there

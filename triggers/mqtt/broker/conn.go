@@ -35,6 +35,7 @@ type conn struct {
 	assigned  bool // the client id is ours
 	denials   denials
 	aliases   map[uint16]string
+	refused   bool // CONNACK with a refusal was written
 	greeted   bool // CONNACK was queued; no DISCONNECT goes before it [MQTT-3.14.0-1]
 
 	inbound int // unacknowledged messages from the client; guarded by s.mu
@@ -46,7 +47,7 @@ type conn struct {
 	once     sync.Once
 	code     byte // reason to tell the client, written before done is closed
 	failing  atomic.Bool
-	refused  atomic.Pointer[refusal] // the first message for which there was no room; nil: none
+	overran  atomic.Pointer[refusal] // the first message for which there was no room; nil: none
 
 	mu          sync.Mutex
 	control     []byte // encoded packets other than PUBLISH
@@ -147,7 +148,9 @@ func (c *conn) serve() {
 	if !ok {
 		if c.s == nil {
 			c.b.stats.refused.Add(1)
-			linger(c.nc, closeGrace)
+			if c.refused {
+				linger(c.nc, closeGrace, lingerBytes)
+			}
 			_ = c.nc.Close()
 			return
 		}
@@ -180,8 +183,11 @@ func (c *conn) serve() {
 		log.Debug("mqtt client disconnected", keyClient, c.s.id, keyErr, err)
 	}
 	writer.Wait()
-	_ = c.nc.Close()
 	c.b.detach(c, goodbye)
+	if c.code != 0 && c.code != packets.ErrServerShuttingDown.Code {
+		linger(c.nc, closeGrace, lingerBytes)
+	}
+	_ = c.nc.Close()
 }
 
 // errKeepAlive says that a client was silent for one and a half of its

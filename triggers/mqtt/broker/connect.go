@@ -171,5 +171,6 @@ func (c *conn) refuse(code packets.Code) {
 	if c.maxSize > 0 && len(data) > c.maxSize { // [MQTT-3.1.2-24]
 		return
 	}
-	_, _ = c.nc.Write(data)
+	_, err := c.nc.Write(data)
+	c.refused = err == nil
 }

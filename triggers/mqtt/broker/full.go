@@ -13,7 +13,7 @@ import (
 const (
 	turnedAwayAtOnce = 64              // connections
 	turnAwayTime     = 2 * time.Second // until CONNECT and its answer are through
-	lingerBytes      = 64 << 10        // that are read and thrown away
+	turnedBytes      = 64 << 10        // that are read and thrown away
 )
 
 // count counts a connection in unless the broker is full. The first of many
@@ -65,7 +65,7 @@ func tellFull(nc net.Conn) {
 	_ = nc.SetDeadline(time.Now().Add(turnAwayTime))
 	if version, err := peekVersion(bufio.NewReaderSize(nc, 64)); err == nil {
 		(&conn{nc: nc, version: version}).refuse(packets.ErrQuotaExceeded)
-		linger(nc, closeGrace)
+		linger(nc, closeGrace, turnedBytes)
 	}
 	_ = nc.Close()
 }
@@ -102,10 +102,10 @@ func peekVersion(r *bufio.Reader) (version byte, err error) {
 
 // linger ends a connection so that its last packet arrives: closed with bytes
 // unread, TCP would take it back.
-func linger(nc net.Conn, d time.Duration) {
+func linger(nc net.Conn, d time.Duration, bytes int64) {
 	if w, ok := nc.(interface{ CloseWrite() error }); ok {
 		_ = w.CloseWrite()
 		_ = nc.SetReadDeadline(time.Now().Add(d))
-		_, _ = io.CopyN(io.Discard, nc, lingerBytes)
+		_, _ = io.CopyN(io.Discard, nc, bytes)
 	}
 }

@@ -286,11 +286,17 @@ func connect(t *testing.T, addr string, o options) (c *client, present bool, cod
 		o.version = 4
 	}
 	c = &client{t: t, nc: dialRaw(t, addr), version: o.version, packets: make(chan packet, 100000)}
-	c.br = bufio.NewReader(c.nc)
-	c.write(connectPacket(o))
-	go c.read()
+	c.start(connectPacket(o))
 	p := c.want(pConnack)
 	return c, p.body[0] == 1, p.body[1]
+}
+
+// start sends CONNECT and begins to read.
+func (c *client) start(connect []byte) {
+	c.t.Helper()
+	c.br = bufio.NewReader(c.nc)
+	c.write(connect)
+	go c.read()
 }
 
 func dial(t *testing.T, addr string, o options) *client {

@@ -135,7 +135,7 @@ func (c *conn) overflow(w *work, err error) {
 // connection serves on, and ends when there is room, whereupon the client sends
 // again what was not acknowledged.
 func (c *conn) overrun(r refusal) {
-	if !c.refused.CompareAndSwap(nil, &r) {
+	if !c.overran.CompareAndSwap(nil, &r) {
 		return
 	}
 	c.b.stats.overruns.Add(1)
@@ -158,7 +158,7 @@ func (b *Broker) routeUnwaited(m *message) []target {
 
 // publishAcked routes a QoS 1 or 2 message unless it is a repeat.
 func (c *conn) publishAcked(pk *packets.Packet, m *message) error {
-	if c.refused.Load() != nil {
+	if c.overran.Load() != nil {
 		return nil
 	}
 	s, sum, dup := c.s, m.sum(), pk.FixedHeader.Dup
