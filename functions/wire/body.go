@@ -123,6 +123,9 @@ func EventMap(e *functions.Event) map[string]any {
 	if e.DataContentType != "" {
 		m["datacontenttype"] = e.DataContentType
 	}
+	if !e.Expires.IsZero() {
+		m[functions.ExtExpiryTime] = e.Expires.UTC().Format(time.RFC3339Nano)
+	}
 	m["data"] = e.Data
 	return m
 }
@@ -156,12 +159,16 @@ func MapEvent(m map[string]any) (functions.Event, error) {
 			e.Subject = s
 		case "datacontenttype":
 			e.DataContentType = s
-		case "time":
+		case "time", functions.ExtExpiryTime:
 			t, err := time.Parse(time.RFC3339Nano, s)
 			if err != nil {
-				return e, fmt.Errorf("%w: event time %q: %v", ErrFrame, s, err) //nolint:errorlint // text for people
+				return e, fmt.Errorf("%w: event attribute %q is %q: %v", ErrFrame, k, s, err) //nolint:errorlint // text for people
 			}
-			e.Time = t
+			if k == "time" {
+				e.Time = t
+			} else {
+				e.Expires = t
+			}
 		default:
 			if e.Extensions == nil {
 				e.Extensions = map[string]string{}

@@ -48,8 +48,8 @@
 // takes both for a failure that is raised, and tries again by its schedule.
 //
 // The event is a map under CloudEvents 1.0 attribute names (specversion, id,
-// type, source, subject, time as RFC 3339, datacontenttype, extensions beside
-// them), data a byte string. The context is {invocation, function, version,
+// type, source, subject, time and expirytime as RFC 3339, datacontenttype,
+// extensions beside them), data a byte string. The context is {invocation, function, version,
 // trigger, attempt, deadline_ms, max_frame}: deadline_ms is what is left of the
 // timeout at hand-over, in milliseconds; max_frame is the largest frame that
 // the node takes, 1 MiB + 64 KiB where it is absent. An instance refuses a longer one of

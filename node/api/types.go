@@ -271,6 +271,7 @@ type EventInfo struct {
 	Subject         string            `json:"subject,omitempty"`
 	Time            time.Time         `json:"time,omitzero"`
 	DataContentType string            `json:"datacontenttype,omitempty"`
+	Expires         time.Time         `json:"expirytime,omitzero"`
 	Extensions      map[string]string `json:"extensions,omitempty"`
 	Data            []byte            `json:"data,omitempty"`
 }
@@ -292,6 +293,7 @@ type Usage struct {
 	MemoryMiBMS float64   `json:"memory_mib_ms"` // peak memory in MiB times wall milliseconds, summed
 	Cold        int64     `json:"cold"`          // events that waited for an instance to start
 	Warm        int64     `json:"warm"`
+	Expired     int64     `json:"expired"` // events that were not run, since their senders' time for them was over
 	Since       time.Time `json:"since"`
 
 	// WrittenBytes is what the node's store has written to its disk for it; 0 with

@@ -50,6 +50,8 @@ export interface Event {
   readonly datacontenttype: string;
   /** When it happened, to the millisecond; undefined if the source has no clock. */
   readonly time: Date | undefined;
+  /** When it is of no more use to its sender; undefined if it never expires. */
+  readonly expires: Date | undefined;
   /** Every attribute as text, under its CloudEvents name. */
   readonly attributes: Record<string, string>;
   /** The attributes beside CloudEvents' own, such as "mqttqos". */

@@ -83,7 +83,7 @@ export class RetryAfter extends Error {
   }
 }
 
-const KNOWN = new Set(["specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"]);
+const KNOWN = new Set(["specversion", "id", "type", "source", "subject", "time", "datacontenttype", "expirytime", "data"]);
 
 export class Event {
   constructor(data = Buffer.alloc(0), attributes = {}) {
@@ -94,6 +94,7 @@ export class Event {
     this.subject = attributes.subject ?? "";
     this.datacontenttype = attributes.datacontenttype ?? "";
     this.time = attributes.time ? new Date(attributes.time) : undefined;
+    this.expires = attributes.expirytime ? new Date(attributes.expirytime) : undefined;
     this.attributes = attributes;
     this.extensions = Object.fromEntries(Object.entries(attributes).filter(([k]) => !KNOWN.has(k)));
   }

@@ -131,7 +131,7 @@ func (b *Broker) load() error {
 	if err := b.retained.load(); err != nil {
 		return err
 	}
-	if err := b.pending.load(b.store); err != nil {
+	if err := b.pending.load(b.store, b.cfg.Clock()); err != nil {
 		return err
 	}
 	if err := b.binding.load(b.store); err != nil {

@@ -115,7 +115,7 @@ func (b *Broker) chain(ctx context.Context, e *chained) error {
 // queueBehind puts an event on disk behind others of its target that wait there,
 // so that it does not overtake them. w has it too, and may be nil.
 func (b *Broker) queueBehind(e *chained, w *waiter) error {
-	key, ok := b.pending.add(pendingMeta{target: e.target.key(), since: b.uptime(), size: e.size, writing: true})
+	key, ok := b.pending.add(pendingMeta{target: e.target.key(), since: b.uptime(), size: e.size, expires: e.event.Expires, writing: true})
 	if !ok {
 		return b.backlog(e)
 	}
@@ -125,7 +125,7 @@ func (b *Broker) queueBehind(e *chained, w *waiter) error {
 		b.startFeeding(e.target)
 		w.done(err)
 	})
-	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock().Unix())), written)
+	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock())), written)
 	written.done(nil)
 	return nil
 }
@@ -214,13 +214,13 @@ func (b *Broker) keep(e *chained, w *waiter) error {
 		return nil
 	}
 	key, ok := b.pending.add(pendingMeta{
-		target: e.target.key(), since: b.uptime(), size: e.size, live: !e.done,
+		target: e.target.key(), since: b.uptime(), size: e.size, expires: e.event.Expires, live: !e.done,
 	})
 	if !ok {
 		return b.backlog(e)
 	}
 	e.key = key
-	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock().Unix())), w)
+	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock())), w)
 	return nil
 }
 
@@ -239,14 +239,16 @@ type pendingRecord struct {
 	ContentType string            `cbor:"11,keyasint,omitempty"`
 	Extensions  map[string]string `cbor:"12,keyasint,omitempty"`
 	Data        []byte            `cbor:"13,keyasint,omitempty"`
+
+	Expiry functions.Expiry `cbor:"14,keyasint"`
 }
 
-func newPendingRecord(e *chained, now int64) pendingRecord {
+func newPendingRecord(e *chained, now time.Time) pendingRecord {
 	ev := e.event
 	return pendingRecord{
-		Function: e.target.function, Trigger: e.target.trigger.Name, OwnID: e.ownID, Since: now, Size: e.size,
+		Function: e.target.function, Trigger: e.target.trigger.Name, OwnID: e.ownID, Since: now.Unix(), Size: e.size,
 		ID: ev.ID, Type: ev.Type, Source: ev.Source, Subject: ev.Subject, TimeNS: ev.Time.UnixNano(),
-		ContentType: ev.DataContentType, Extensions: ev.Extensions, Data: ev.Data,
+		ContentType: ev.DataContentType, Extensions: ev.Extensions, Data: ev.Data, Expiry: functions.StoreExpiry(ev.Expires, now),
 	}
 }
 
@@ -264,6 +266,8 @@ type pendingMeta struct {
 	size   int64
 	live   bool // in a lane: it removes its record itself
 
+	expires time.Time // zero: never
+
 	writing bool // its record is on its way to the disk
 }
 
@@ -276,7 +280,7 @@ type pendingEvents struct {
 	feeding map[string]bool // targets whose events a goroutine puts in their lane
 }
 
-func (p *pendingEvents) load(st *store) error {
+func (p *pendingEvents) load(st *store, now time.Time) error {
 	p.byKey, p.feeding = map[uint64]*pendingMeta{}, map[string]bool{}
 	return st.each(bucketPending, nil, func(key, value []byte) error {
 		var r pendingRecord
@@ -284,7 +288,7 @@ func (p *pendingEvents) load(st *store) error {
 			return err
 		}
 		p.seq = binary.BigEndian.Uint64(key)
-		p.byKey[p.seq] = &pendingMeta{target: r.Function + "\x00" + r.Trigger, size: r.Size}
+		p.byKey[p.seq] = &pendingMeta{target: r.Function + "\x00" + r.Trigger, size: r.Size, expires: r.Expiry.Restore(now)}
 		p.bytes += r.Size
 		return nil
 	})
@@ -341,7 +345,7 @@ func (p *pendingEvents) len() int {
 
 // next returns the oldest event of a target that is in no lane, and marks it as
 // being in one. When there is none, the target's feeding ends.
-func (p *pendingEvents) next(target string) (key uint64, ok bool) {
+func (p *pendingEvents) next(target string) (key uint64, expires time.Time, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for k, m := range p.byKey {
@@ -351,10 +355,10 @@ func (p *pendingEvents) next(target string) (key uint64, ok bool) {
 	}
 	if key == 0 || p.byKey[key].writing {
 		delete(p.feeding, target)
-		return 0, false
+		return 0, time.Time{}, false
 	}
 	p.byKey[key].live = true
-	return key, true
+	return key, p.byKey[key].expires, true
 }
 
 // feed hands over what waits on disk for a target, oldest first. Its memory is
@@ -363,7 +367,7 @@ func (b *Broker) feed(t target) {
 	l := b.lanes.open(outputLane(t), maxPending, maxPendingBytes)
 	defer b.lanes.close(l)
 	for {
-		key, ok := b.pending.next(t.key())
+		key, expires, ok := b.pending.next(t.key())
 		if !ok {
 			return
 		}
@@ -378,6 +382,7 @@ func (b *Broker) feed(t target) {
 			continue
 		}
 		e := &chained{target: t, event: r.event(), ownID: r.OwnID, size: r.Size, lane: l, key: key, settled: make(chan error, 1)}
+		e.event.Expires = expires // which no setting of the clock has changed
 		if !l.budget.take(e.size, b.lanes.quit, nil) {
 			b.pending.finish(b.store, key, false)
 			b.pending.stopFeeding(t.key())

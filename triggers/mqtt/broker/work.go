@@ -216,7 +216,9 @@ func (b *Broker) event(t target, m *message, retain, dup bool, w *work) (ev func
 	if w != nil {
 		msg.PacketID = w.pid
 	}
-	ev, ownID = mqtt.Event(b.cfg.Name, t.trigger, msg, b.cfg.Clock())
+	now := b.cfg.Clock()
+	msg.Properties, msg.UTF8 = m.properties(now), m.Format != nil && *m.Format == 1
+	ev, ownID = mqtt.Event(b.cfg.Name, t.trigger, msg, now)
 	if !ownID && w != nil && msg.QoS == 2 {
 		ev.ID, ownID = w.eventID(), true
 	}

@@ -36,7 +36,7 @@ from edgefn._wire import Refused
 __all__ = ["Context", "Event", "Line", "Refused", "Rejected", "RetryAfter", "Sensor", "State"]
 __version__ = "3"
 
-_KNOWN = frozenset(("specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"))
+_KNOWN = frozenset(("specversion", "id", "type", "source", "subject", "time", "datacontenttype", "expirytime", "data"))
 
 
 def _payload(value, what):
@@ -95,6 +95,19 @@ def _milliseconds(after):
     return int(-(-after * 1000 // 1))
 
 
+def _datetime(text):
+    if not text:
+        return None
+    from datetime import datetime
+
+    if text[-1] in "Zz":
+        text = text[:-1] + "+00:00"
+    if text[19:20] == ".":  # Python before 3.11 reads 3 or 6 digits only
+        zone = max(text.rfind("+"), text.rfind("-"))
+        text = text[:20] + text[20:zone][:6].ljust(6, "0") + text[zone:]
+    return datetime.fromisoformat(text)
+
+
 class Event:
     """What happened, with the attributes of CloudEvents 1.0.
 
@@ -151,17 +164,12 @@ class Event:
     @property
     def time(self) -> "datetime.datetime | None":  # noqa: F821
         """When it happened, with its zone, to the microsecond; None if the source has no clock."""
-        text = self.attributes.get("time")
-        if not text:
-            return None
-        from datetime import datetime
+        return _datetime(self.attributes.get("time"))
 
-        if text[-1] in "Zz":
-            text = text[:-1] + "+00:00"
-        if text[19:20] == ".":  # Python before 3.11 reads 3 or 6 digits only
-            zone = max(text.rfind("+"), text.rfind("-"))
-            text = text[:20] + text[20:zone][:6].ljust(6, "0") + text[zone:]
-        return datetime.fromisoformat(text)
+    @property
+    def expires(self) -> "datetime.datetime | None":  # noqa: F821
+        """When it is of no more use to its sender, as time has it; None if it never expires."""
+        return _datetime(self.attributes.get("expirytime"))
 
     @property
     def extensions(self) -> "dict[str, str]":

@@ -1,0 +1,27 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/edgefn/edgefn/functions"
+)
+
+// properties are the message's properties as a function's event has them.
+func (m *message) properties(now time.Time) functions.Properties {
+	p := functions.Properties{
+		ContentType: m.ContentType, ResponseTopic: m.Response, Correlation: m.Correlation, Expires: m.deadline(now),
+	}
+	for _, u := range m.User {
+		p.User = append(p.User, functions.UserProperty{Name: u.Key, Value: u.Val})
+	}
+	return p
+}
+
+// deadline is when the message expires, by the time that passes and not by the
+// clock; zero: never.
+func (m *message) deadline(now time.Time) time.Time {
+	if m.Expiry == 0 {
+		return time.Time{}
+	}
+	return now.Add(time.Unix(m.Expiry, 0).Sub(now))
+}
