@@ -23,5 +23,5 @@ func (m *message) deadline(now time.Time) time.Time {
 	if m.Expiry == 0 {
 		return time.Time{}
 	}
-	return now.Add(time.Unix(m.Expiry, 0).Sub(now))
+	return now.Add(time.Unix(0, int64(m.Expiry)).Sub(now))
 }
