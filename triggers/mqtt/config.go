@@ -52,7 +52,7 @@ type SourceConfig struct {
 
 	// MaxHeld and MaxHeldBytes bound the QoS 1 and 2 messages that were
 	// received and are not settled: 0 is 4096 and 16 MiB. They matter where the
-	// broker's in-flight window is larger. What goes beyond is not kept and not
+	// broker's in-flight window is larger; over MQTT 5 that is 256 at most. What goes beyond is not kept and not
 	// acknowledged; once half of it is settled the Source connects anew, and
 	// the broker sends the rest again. One message alone is always taken.
 	MaxHeld      int

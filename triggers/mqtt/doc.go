@@ -39,7 +39,7 @@
 // For each subscription that it is asked for, so at each connection, a broker
 // sends all retained messages again. One whose content the function has had last
 // on its topic is acknowledged and is no event; one that has changed meanwhile is
-// an event, once (replays). Over MQTT 5 it is known which messages are retained,
+// an event, once (replay/). Over MQTT 5 it is known which messages are retained,
 // and only those are remembered; over 3.1.1 a message that was not retained makes
 // an older retained one on its topic an event once more. What the function has had is saved as digests in the
 // SourceConfig's Memory: at once where it changes now and then, every few minutes

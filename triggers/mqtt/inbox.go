@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/replay"
 )
 
 // inbox is what a Source has received and what is still to be acknowledged. It
@@ -22,8 +24,10 @@ type inbox struct {
 
 	mu      sync.Mutex
 	win     *window
-	replays *replays
+	topics  *replay.Topics
 	unsaved saving
+	// followers are replays of messages that are in work; each is in win.
+	followers map[*replay.Arrival][]*held
 
 	tellsRetained bool // see retention
 	toldEvicted   bool // it was logged that topics were forgotten
@@ -47,10 +51,13 @@ type inbox struct {
 type item struct {
 	msg     Message
 	held    *held
-	arrival *arrival
+	arrival *replay.Arrival
 }
 
-// saving says how much is to be saved: see replays.unsaved.
+// digestOf digests what makes one message differ from another for a function.
+func digestOf(m Message) replay.Digest { return replay.DigestOf(m.Payload) }
+
+// saving says how much is to be saved: see Topics.Unsaved.
 type saving int
 
 const (
@@ -76,8 +83,8 @@ var _ watcher = (*connection)(nil)
 
 func (in *inbox) init(cfg SourceConfig, log *slog.Logger) {
 	in.cfg, in.log = cfg, log
-	in.win = newWindow()
-	in.replays = newReplays(cfg.Broker.Name, maxRetainedTopics, maxOtherTopics)
+	in.win, in.followers = newWindow(), map[*replay.Arrival][]*held{}
+	in.topics = replay.New(cfg.Broker.Name, replay.MaxRetained, replay.MaxOthers)
 	for _, c := range []*chan struct{}{&in.arrived, &in.due, &in.settled, &in.changed} {
 		*c = make(chan struct{}, 1)
 	}
@@ -133,10 +140,10 @@ func (c *connection) released(id uint16) {
 }
 
 // receive implements watcher.
-func (c *connection) receive(m Message, how retention, ack func()) {
+func (c *connection) receive(m Message, how replay.Kind, ack func()) {
 	in := c.in
 	digest := digestOf(m)
-	key := in.replays.keyOf(m.Topic)
+	key := in.topics.Key(m.Topic)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	how = in.retention(how)
@@ -152,7 +159,7 @@ func (c *connection) receive(m Message, how retention, ack func()) {
 		in.stats.Repeats++
 		in.pushAck(h)
 	case verdictNew:
-		if how == retentionReplay && in.isOld(h, key) {
+		if how == replay.Replayed && in.isOld(h, key) {
 			return
 		}
 		full := in.helds > 0 && (in.helds >= in.cfg.MaxHeld || in.heldBytes+h.size > in.cfg.MaxHeldBytes)
@@ -163,26 +170,26 @@ func (c *connection) receive(m Message, how retention, ack func()) {
 		in.win.add(h)
 		in.helds++
 		in.heldBytes += h.size
-		in.push(item{msg: m, held: h, arrival: in.replays.begin(key, digest, how)})
+		in.push(item{msg: m, held: h, arrival: in.topics.Begin(key, digest, how)})
 	}
 }
 
 // retention is what is known of a message. That a broker tells of each message
 // whether it is retained is believed once it has told so of one.
-func (in *inbox) retention(how retention) retention {
-	if how == retentionLive {
+func (in *inbox) retention(how replay.Kind) replay.Kind {
+	if how == replay.Retained {
 		in.tellsRetained = true
 	}
-	if how == retentionPlain && !in.tellsRetained {
-		return retentionUnknown
+	if how == replay.Plain && !in.tellsRetained {
+		return replay.Unknown
 	}
 	return how
 }
 
 // isOld reports whether a replay is no event, because the function has had it or
 // because it is in work: then it is acknowledged with that.
-func (in *inbox) isOld(h *held, key topicKey) bool {
-	had, working := in.replays.had(key, h.digest)
+func (in *inbox) isOld(h *held, key replay.Key) bool {
+	had, working := in.topics.Had(key, h.digest)
 	in.noteUnsaved()
 	switch {
 	case had:
@@ -192,8 +199,8 @@ func (in *inbox) isOld(h *held, key topicKey) bool {
 	case working != nil:
 		in.win.add(h)
 		// Those of a session that is gone will never be acknowledged.
-		working.followers = slices.DeleteFunc(working.followers, func(f *held) bool { return in.win.byID[f.id] != f })
-		working.followers = append(working.followers, h)
+		stale := func(f *held) bool { return in.win.byID[f.id] != f }
+		in.followers[working] = append(slices.DeleteFunc(in.followers[working], stale), h)
 	default:
 		return false
 	}
@@ -201,9 +208,9 @@ func (in *inbox) isOld(h *held, key topicKey) bool {
 	return true
 }
 
-func (in *inbox) receiveQoS0(m Message, how retention, key topicKey, digest content) {
-	if how == retentionReplay {
-		had, working := in.replays.had(key, digest)
+func (in *inbox) receiveQoS0(m Message, how replay.Kind, key replay.Key, digest replay.Digest) {
+	if how == replay.Replayed {
+		had, working := in.topics.Had(key, digest)
 		in.noteUnsaved()
 		if had || working != nil {
 			in.stats.Replays++
@@ -221,7 +228,7 @@ func (in *inbox) receiveQoS0(m Message, how retention, key topicKey, digest cont
 	}
 	in.zeros++
 	in.zeroBytes += size
-	in.push(item{msg: m, arrival: in.replays.begin(key, digest, how)})
+	in.push(item{msg: m, arrival: in.topics.Begin(key, digest, how)})
 }
 
 func (in *inbox) push(it item) {
@@ -275,15 +282,16 @@ func (in *inbox) settler(it item) func(error) {
 	return func(err error) { once.Do(func() { in.settle(h, a, err) }) }
 }
 
-func (in *inbox) settle(h *held, a *arrival, err error) {
+func (in *inbox) settle(h *held, a *replay.Arrival, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if a != nil {
-		in.replays.end(a, err == nil)
+		in.topics.End(a, err == nil)
 		in.noteUnsaved()
-		for _, f := range a.followers {
+		for _, f := range in.followers[a] {
 			in.outcome(f, err)
 		}
+		delete(in.followers, a)
 	}
 	if h == nil {
 		return
@@ -316,7 +324,7 @@ func (in *inbox) outcome(h *held, err error) {
 // noteUnsaved tells who saves when there is more to do, or more surely.
 func (in *inbox) noteUnsaved() {
 	now := savingNothing
-	switch dirty, sure := in.replays.unsaved(); {
+	switch dirty, sure := in.topics.Unsaved(); {
 	case sure:
 		now = savingSure
 	case dirty:
@@ -326,10 +334,10 @@ func (in *inbox) noteUnsaved() {
 		poke(in.changed)
 	}
 	in.unsaved = now
-	if in.replays.evicted > 0 && !in.toldEvicted {
+	if in.topics.Evicted() > 0 && !in.toldEvicted {
 		in.toldEvicted = true
 		in.log.Warn("more topics have retained messages than can be remembered; those used longest ago are events again when the broker replays them: use narrower topics in several triggers",
-			"remembered", maxRetainedTopics)
+			"remembered", replay.MaxRetained)
 	}
 }
 
@@ -338,7 +346,7 @@ func (in *inbox) recall(pages map[string][]byte) (faults []error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for name, p := range pages {
-		if err := in.replays.load(name, p); err != nil {
+		if err := in.topics.Load(name, p); err != nil {
 			faults = append(faults, err)
 		}
 	}
@@ -357,14 +365,14 @@ func (in *inbox) takePages() (pages map[string][]byte, what saving) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	what, in.unsaved = in.unsaved, savingNothing
-	return in.replays.save(), what
+	return in.topics.Save(), what
 }
 
 // notSaved takes pages back.
 func (in *inbox) notSaved(pages map[string][]byte, what saving) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.replays.notSaved(pages, what == savingSure)
+	in.topics.NotSaved(pages, what == savingSure)
 	in.noteUnsaved()
 }
 

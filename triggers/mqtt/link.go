@@ -10,6 +10,8 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/replay"
 )
 
 const (
@@ -44,7 +46,7 @@ type watcher interface {
 	// session. The link itself may still be on its way to connect's caller.
 	accepted(present bool)
 	// receive gets each message, from one goroutine, in order of arrival.
-	receive(m Message, how retention, ack func())
+	receive(m Message, how replay.Kind, ack func())
 	// released tells of a PUBREL.
 	released(packetID uint16)
 	// lost comes once, from any goroutine: nothing written from now on arrives.
@@ -54,10 +56,10 @@ type watcher interface {
 // ignore is the watcher of a link that receives nothing.
 type ignore struct{}
 
-func (ignore) accepted(bool)                      {}
-func (ignore) receive(Message, retention, func()) {}
-func (ignore) released(uint16)                    {}
-func (ignore) lost()                              {}
+func (ignore) accepted(bool)                        {}
+func (ignore) receive(Message, replay.Kind, func()) {}
+func (ignore) released(uint16)                      {}
+func (ignore) lost()                                {}
 
 // link is one connection: it is made, it ends, and is not used again.
 type link struct {
@@ -124,9 +126,9 @@ func connect(ctx context.Context, cfg linkConfig) (*link, error) {
 		SetWriteTimeout(writeTimeout).
 		SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) }).
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
-			how := retentionUnknown
+			how := replay.Unknown
 			if m.Retained() {
-				how = retentionReplay // [MQTT-3.3.1-8]
+				how = replay.Replayed // [MQTT-3.3.1-8]
 			}
 			w.receive(Message{
 				Topic: m.Topic(), Payload: m.Payload(), QoS: m.Qos(),

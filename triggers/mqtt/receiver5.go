@@ -12,6 +12,8 @@ import (
 
 	packets5 "github.com/eclipse/paho.golang/packets"
 	paho5 "github.com/eclipse/paho.golang/paho"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/replay"
 )
 
 // Identifiers of the two subscriptions of a receiver5.
@@ -192,16 +194,16 @@ func subscriptionOf(p *packets5.Publish) int {
 
 // retention tells what is known of a message. One without an identifier comes from
 // a broker that has none, or from the queue of a session that was made over 3.1.1.
-func (l *receiver5) retention(p *packets5.Publish) retention {
+func (l *receiver5) retention(p *packets5.Publish) replay.Kind {
 	switch live := subscriptionOf(p) == liveID; {
 	case live && p.Retain:
-		return retentionLive
+		return replay.Retained
 	case live:
-		return retentionPlain
+		return replay.Plain
 	case p.Retain:
-		return retentionReplay
+		return replay.Replayed
 	default:
-		return retentionUnknown
+		return replay.Unknown
 	}
 }
 

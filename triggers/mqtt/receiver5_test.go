@@ -15,6 +15,8 @@ import (
 
 	packets5 "github.com/eclipse/paho.golang/packets"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/replay"
 )
 
 // heard is a watcher that keeps what it hears.
@@ -27,7 +29,7 @@ type heard struct {
 }
 
 func (h *heard) accepted(present bool) { h.present = append(h.present, present) }
-func (h *heard) receive(m Message, how retention, ack func()) {
+func (h *heard) receive(m Message, how replay.Kind, ack func()) {
 	h.messages = append(h.messages, fmt.Sprintf("%s %s QoS %d retain %v dup %v id %d, %d", m.Topic, m.Payload, m.QoS, m.Retain, m.Dup, m.PacketID, how))
 	h.acks = append(h.acks, ack)
 }

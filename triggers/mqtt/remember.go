@@ -7,6 +7,17 @@ import (
 	"golang.org/x/time/rate"
 )
 
+// Memory keeps what a Source must still know after a restart: which retained
+// messages the function has had. It is small, 17 bytes a topic, in pages of its
+// own naming, each a few kB at most.
+type Memory interface {
+	// Load returns all pages that were saved.
+	Load(ctx context.Context) (map[string][]byte, error)
+	// Save writes pages durably and together; an empty one may be deleted. The
+	// others stay as they are.
+	Save(ctx context.Context, pages map[string][]byte) error
+}
+
 // How often what a Source remembers is saved. Each save costs a flash page or
 // two, so one that changes with every message is saved ever less often, while one
 // that changes now and then is saved at once. What a crash catches unsaved is an

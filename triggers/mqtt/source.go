@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,10 @@ var (
 	errResync = errors.New("connecting anew: the function has caught up and the broker shall send the rest")
 	errLetGo  = errors.New("connecting anew: the node gave an event back unsettled and the broker shall send it again")
 )
+
+// maxWindow is how many messages of QoS 1 and 2 a broker of MQTT 5 is allowed to
+// have unacknowledged. Mosquitto takes it in place of its own bound of 20.
+const maxWindow = 256
 
 // Source hands the messages of one trigger to the node. Its methods are safe
 // for concurrent use.
@@ -203,7 +206,7 @@ func (s *Source) session(ctx context.Context, delivered <-chan struct{}) (up tim
 func (s *Source) connect(ctx context.Context) (r receiver, w *connection, err error) {
 	cfg := linkConfig{
 		broker: s.broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive,
-		window: uint16(min(s.cfg.MaxHeld, math.MaxUint16)),
+		window: uint16(min(s.cfg.MaxHeld, maxWindow)),
 	}
 	err = s.negotiation.connect(func() error {
 		w = s.in.next()
