@@ -26,6 +26,7 @@ type Broker struct {
 	store     *store // set by Listen
 	logins    *access.Logins
 	notLetIn  seldom
+	denied    seldom
 	listeners []*listener
 
 	subs     subscriptions

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 )
 
@@ -10,16 +11,38 @@ import (
 // told to whom it may concern.
 
 // denials says which kinds of denial of a connection were logged at Warn: the
-// first of each is, since a 3.1.1 client is not told why its messages go nowhere.
+// first of each is, since a 3.1.1 client is not told why its messages go
+// nowhere, unless many were in this minute.
 type denials struct{ publish, subscribe, receive atomic.Bool }
 
 func (c *conn) denied(before *atomic.Bool, msg, topic string) {
 	c.b.stats.denied.Add(1)
-	log := c.b.cfg.Logger.Debug
+	args := []any{keyClient, c.who.ID, keyUser, c.who.User, keyTopic, shorten(topic)}
+	level := slog.LevelDebug
 	if before.CompareAndSwap(false, true) {
-		log = c.b.cfg.Logger.Warn
+		if ok, hidden := c.b.denied.say(c.b.cfg.Clock()); ok {
+			level = slog.LevelWarn
+			args = unlogged(args, hidden)
+		}
 	}
-	log(msg, keyClient, c.who.ID, keyUser, c.who.User, keyTopic, topic)
+	c.b.cfg.Logger.Log(context.Background(), level, msg, args...)
+}
+
+// unlogged adds how many lines of a kind were not logged before this one.
+func unlogged(args []any, hidden int) []any {
+	if hidden > 0 {
+		args = append(args, "not_logged", hidden)
+	}
+	return args
+}
+
+// shorten makes what a client has sent fit a line of the log.
+func shorten(s string) string {
+	const most = 200
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
 }
 
 // notLetIn logs that a client was refused, unless many were in this minute.
@@ -28,11 +51,8 @@ func (c *conn) notLetIn(id string, level slog.Level, why error) {
 	if !ok {
 		return
 	}
-	args := []any{keyClient, id, keyRemote, c.nc.RemoteAddr().String(), keyErr, why}
-	if hidden > 0 {
-		args = append(args, "others_not_logged", hidden)
-	}
-	c.b.cfg.Logger.Log(context.Background(), level, "mqtt client refused", args...)
+	args := []any{keyClient, shorten(id), keyRemote, c.nc.RemoteAddr().String(), keyErr, why}
+	c.b.cfg.Logger.Log(context.Background(), level, "mqtt client refused", unlogged(args, hidden)...)
 }
 
 func (c *conn) mayPublish(topic string) bool {
