@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -216,7 +217,14 @@ func (c *conn) read() (goodbye bool, err error) {
 			return false, nil
 		default:
 		}
+		waited := c.br.Buffered() == 0
 		pk, err := packet.Read(c.br, c.version, maxPacket)
+		if waited && pk.FixedHeader.Type == packets.Publish {
+			// Of connections that became readable at once the runtime wakes the
+			// last one first. A SUBSCRIBE that another client sent before this
+			// message gets its turn, so that its subscriber has the message.
+			runtime.Gosched()
+		}
 		if err != nil {
 			var ne net.Error
 			if errors.As(err, &ne) && ne.Timeout() {
