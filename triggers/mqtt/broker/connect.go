@@ -79,7 +79,8 @@ func (c *conn) setWill(p *packets.ConnectParams) bool {
 	m := &message{Topic: p.WillTopic, Payload: p.WillPayload, QoS: p.WillQos, Retain: p.WillRetain}
 	m.origin = p.ClientIdentifier
 	if c.version == mqtt5 {
-		m.setProperties(&p.WillProperties, c.b.now())
+		m.setProperties(&p.WillProperties)
+		m.Lifetime = p.WillProperties.MessageExpiryInterval
 		c.willDelay = int64(p.WillProperties.WillDelayInterval)
 	}
 	c.will = m
@@ -145,6 +146,9 @@ func (c *conn) refuseMalformed(err error) {
 func (c *conn) refuse(code packets.Code) {
 	pk := packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: c.version, ReasonCode: code.Code,
+	}
+	if code == packets.ErrServerShuttingDown { // which CONNACK does not have
+		pk.ReasonCode = packets.ErrServerUnavailable.Code
 	}
 	if c.version != mqtt5 {
 		switch code.Code {

@@ -71,7 +71,10 @@ func (c *conn) message(pk *packets.Packet) (*message, error) {
 		Topic: topic, Payload: pk.Payload, QoS: pk.FixedHeader.Qos, Retain: pk.FixedHeader.Retain, origin: c.s.id,
 	}
 	if c.version == mqtt5 {
-		m.setProperties(p, c.b.now())
+		m.setProperties(p)
+		if p.MessageExpiryInterval > 0 {
+			m.Expiry = c.b.now().after(int64(p.MessageExpiryInterval))
+		}
 	}
 	return m, nil
 }
@@ -239,6 +242,9 @@ func (b *Broker) handOver(l *lane, targets []target, m *message, dup bool, w *wo
 
 // publishWill publishes the will of a client.
 func (b *Broker) publishWill(l *lane, m *message) {
+	if m.Lifetime > 0 {
+		m.Expiry, m.Lifetime = b.now().after(int64(m.Lifetime)), 0
+	}
 	targets := b.routeUnwaited(m)
 	if len(targets) == 0 {
 		return
