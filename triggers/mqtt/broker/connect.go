@@ -87,7 +87,8 @@ func (c *conn) setWill(p *packets.ConnectParams) bool {
 	m.origin = p.ClientIdentifier
 	c.will = &will{m: m}
 	if c.version == mqtt5 {
-		m.setProperties(&p.WillProperties, c.b.now())
+		m.setProperties(&p.WillProperties)
+		m.Lifetime = p.WillProperties.MessageExpiryInterval
 		c.will.delay = int64(p.WillProperties.WillDelayInterval)
 	}
 	return true
@@ -152,6 +153,9 @@ func (c *conn) refuseMalformed(err error) {
 func (c *conn) refuse(code packets.Code) {
 	pk := packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: c.version, ReasonCode: code.Code,
+	}
+	if code == packets.ErrServerShuttingDown { // which CONNACK does not have
+		pk.ReasonCode = packets.ErrServerUnavailable.Code
 	}
 	if c.version != mqtt5 {
 		switch code.Code {

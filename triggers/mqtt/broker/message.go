@@ -63,7 +63,11 @@ type message struct {
 	Correlation []byte     `cbor:"9,keyasint,omitempty"`
 	User        []property `cbor:"10,keyasint,omitempty"`
 
-	Seq uint64 `cbor:"12,keyasint,omitempty"` // of a retained message: the order in which they were set
+	Seq uint64 `cbor:"13,keyasint,omitempty"` // of a retained message: the order in which they were set
+
+	// Lifetime is how many seconds a will lives from when it is published; 0: no
+	// bound. 3.1.3.2.4
+	Lifetime uint32 `cbor:"12,keyasint,omitempty"`
 
 	ExpirySeconds int64 `cbor:"5,keyasint,omitempty"` // Expiry as earlier versions stored it
 
@@ -92,8 +96,8 @@ func (m *message) sum() (s [16]byte) {
 
 func (m *message) expired(now instant) bool { return m.Expiry != 0 && m.Expiry <= now }
 
-// setProperties takes over what a PUBLISH or a will carries.
-func (m *message) setProperties(p *packets.Properties, now instant) {
+// setProperties takes over what a PUBLISH or a will carries, but for its expiry.
+func (m *message) setProperties(p *packets.Properties) {
 	if p.PayloadFormatFlag {
 		f := p.PayloadFormat
 		m.Format = &f
@@ -101,9 +105,6 @@ func (m *message) setProperties(p *packets.Properties, now instant) {
 	m.ContentType, m.Response, m.Correlation = p.ContentType, p.ResponseTopic, p.CorrelationData
 	for _, u := range p.User {
 		m.User = append(m.User, property{Key: u.Key, Val: u.Val})
-	}
-	if p.MessageExpiryInterval > 0 {
-		m.Expiry = now.after(int64(p.MessageExpiryInterval))
 	}
 }
 

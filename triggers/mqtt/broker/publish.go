@@ -68,7 +68,10 @@ func (c *conn) message(pk *packets.Packet) (*message, error) {
 		Topic: topic, Payload: pk.Payload, QoS: pk.FixedHeader.Qos, Retain: pk.FixedHeader.Retain, origin: c.s.id,
 	}
 	if c.version == mqtt5 {
-		m.setProperties(p, c.b.now())
+		m.setProperties(p)
+		if p.MessageExpiryInterval > 0 {
+			m.Expiry = c.b.now().after(int64(p.MessageExpiryInterval))
+		}
 	}
 	return m, nil
 }

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -138,6 +139,25 @@ func TestWillDelayIsNotEarly(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The expiry interval of a will begins when it is published, not with CONNECT.
+func TestWillExpiry(t *testing.T) {
+	t.Parallel()
+	clock := &fakeClock{t: time.Unix(1_790_000_000, 0)}
+	s := start(t, broker.Config{Clock: clock.now})
+	sub := dial(t, s.Addr(), options{id: "sub", version: 5})
+	sub.subscribe("will", 0)
+	c := dial(t, s.Addr(), options{id: "c", version: 5, will: "died", willFlags: 1 << 5, willProps: expiry(10)})
+	clock.advance(time.Minute)
+	c.close()
+	if m := sub.wantPublish(); m.payload != "died" || !bytes.Equal(m.props, expiry(10)) {
+		t.Errorf("got %+v", m)
+	}
+	clock.advance(10 * time.Second)
+	late := dial(t, s.Addr(), options{id: "late"})
+	late.subscribe("will", 0)
+	late.nothing()
 }
 
 // DISCONNECT and every other end of a connection, and what becomes of the will.

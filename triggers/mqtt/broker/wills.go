@@ -84,7 +84,11 @@ func (b *Broker) restoreWills(now instant) error {
 // publishWill publishes the will of a client, which leaves the disk as it enters
 // the queues of subscribers, and once functions have settled it.
 func (b *Broker) publishWill(client string, x *will) {
-	size := x.m.cost()
+	m := *x.m
+	if m.Lifetime > 0 {
+		m.Expiry, m.Lifetime = b.now().after(int64(m.Lifetime)), 0
+	}
+	size := m.cost()
 	b.intake.force(client, size) // one per connection that ended
 	all := newWaiter(func(err error) {
 		b.intake.give(client, size)
@@ -92,13 +96,13 @@ func (b *Broker) publishWill(client string, x *will) {
 			b.dropWill(x)
 		}
 	})
-	targets, err := b.route(x.m, all)
+	targets, err := b.route(&m, all)
 	if err != nil {
-		targets = b.routeUnwaited(x.m)
+		targets = b.routeUnwaited(&m)
 	}
 	if len(targets) == 0 {
 		b.dropWill(x)
 	}
-	b.handOver(client, targets, x.m, size, false, nil, all)
+	b.handOver(client, targets, &m, size, false, nil, all)
 	all.done(nil)
 }
