@@ -76,6 +76,7 @@ type Publish struct {
 	Data   []byte
 	QoS    byte
 	Retain bool
+	Properties
 }
 
 // Invoke hands an event to another function, asynchronously.

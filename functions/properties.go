@@ -41,6 +41,24 @@ func (p *Properties) Size() int {
 	return n
 }
 
+// None reports whether the message has no properties.
+func (p *Properties) None() bool { return p.Size() == 0 && len(p.User) == 0 && p.Expires.IsZero() }
+
+// Expired reports whether the message is of no more use.
+func (p *Properties) Expired(now time.Time) bool {
+	return !p.Expires.IsZero() && !now.Before(p.Expires)
+}
+
+// Interval is what is left until the message expires, in whole seconds as MQTT
+// has it and at least 1; 0: it never does.
+func (p *Properties) Interval(now time.Time) uint32 {
+	if p.Expires.IsZero() {
+		return 0
+	}
+	left := (p.Expires.Sub(now) + time.Second - 1) / time.Second
+	return uint32(min(max(left, 1), MaxExpiry))
+}
+
 // Check reports why a message cannot be published with these properties, or nil.
 func (p *Properties) Check() error {
 	switch {

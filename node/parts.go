@@ -248,7 +248,7 @@ func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
 // Publish implements Publisher. A message of QoS 0 that went out and could only
 // not be retained is not sent again for that.
 func (b embedded) Publish(ctx context.Context, m functions.Publish) error {
-	err := b.Broker.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain)
+	err := b.Broker.Publish(ctx, m)
 	switch {
 	case errors.Is(err, broker.ErrRetainedFull) && m.QoS == 0:
 		return nil
@@ -310,12 +310,12 @@ func newPublisher(cfg *Config, name string) (Publisher, error) {
 
 // Publish implements Publisher.
 func (p remote) Publish(ctx context.Context, m functions.Publish) error {
-	return sent(p.Publisher.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain))
+	return sent(p.Publisher.Publish(ctx, m))
 }
 
 // PublishAlone implements Publisher.
 func (p remote) PublishAlone(ctx context.Context, m functions.Publish) error {
-	return sent(p.Publisher.PublishAlone(ctx, m.Topic, m.Data, m.QoS, m.Retain))
+	return sent(p.Publisher.PublishAlone(ctx, m))
 }
 
 // sent gives what became of a message the words of the outbox.

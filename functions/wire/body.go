@@ -88,6 +88,25 @@ type Call struct {
 	Device   string `cbor:"device,omitempty"`
 	On       bool   `cbor:"on,omitempty"`
 	MS       int64  `cbor:"ms,omitempty"`
+
+	ContentType   string                   `cbor:"content_type,omitempty"`
+	ResponseTopic string                   `cbor:"response_topic,omitempty"`
+	Correlation   []byte                   `cbor:"correlation,omitempty"`
+	ExpiryS       int64                    `cbor:"expiry_s,omitempty"`
+	User          []functions.UserProperty `cbor:"user,omitempty"`
+}
+
+// Properties returns the properties of the message of a publish that is made now,
+// or why there can be none like them.
+func (c *Call) Properties(now time.Time) (functions.Properties, error) {
+	p := functions.Properties{ContentType: c.ContentType, ResponseTopic: c.ResponseTopic, Correlation: c.Correlation, User: c.User}
+	if c.ExpiryS < 0 || c.ExpiryS > functions.MaxExpiry {
+		return p, fmt.Errorf("expiry is %d s: 1 to %d are possible", c.ExpiryS, int64(functions.MaxExpiry))
+	}
+	if c.ExpiryS > 0 {
+		p.Expires = now.Add(time.Duration(c.ExpiryS) * time.Second)
+	}
+	return p, p.Check()
 }
 
 // Reply is the body of ok and error.

@@ -178,8 +178,7 @@ func TestExpiryOverARestart(t *testing.T) {
 	}
 }
 
-// An event whose attempts are used up is a dead letter, expired or not; and a dead
-// letter that somebody tries again runs, though its time is over.
+// A dead letter that somebody tries again runs, though its time is over.
 func TestDeadLettersDoNotExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memstore.New(memstore.Config{})

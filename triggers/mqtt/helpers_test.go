@@ -165,7 +165,7 @@ func publish(t *testing.T, p *mqtt.Publisher, topic, data string, qos byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := p.Publish(ctx, topic, []byte(data), qos, false); err != nil {
+	if err := p.Publish(ctx, functions.Publish{Topic: topic, Data: []byte(data), QoS: qos}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -173,7 +173,7 @@ func publish(t *testing.T, p *mqtt.Publisher, topic, data string, qos byte) {
 // publishUntil publishes with QoS 1 until the broker has acknowledged.
 func publishUntil(ctx context.Context, p *mqtt.Publisher, topic, data string) error {
 	for {
-		err := p.Publish(ctx, topic, []byte(data), 1, false)
+		err := p.Publish(ctx, functions.Publish{Topic: topic, Data: []byte(data), QoS: 1})
 		if again := errors.Is(err, mqtt.ErrOffline) || errors.Is(err, mqtt.ErrHungUp); !again || ctx.Err() != nil {
 			return err
 		}

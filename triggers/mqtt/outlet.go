@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/edgefn/edgefn/functions"
 )
 
 // ackTimeout is how long a broker may take to acknowledge a message. Then the
@@ -18,10 +20,11 @@ var errNotSent = errors.New("connection closed before the message was sent")
 
 // outgoing is a message on its way to a broker.
 type outgoing struct {
-	topic  string
-	data   []byte
-	qos    byte
-	retain bool
+	topic                string
+	data                 []byte
+	qos                  byte
+	retain               bool
+	functions.Properties // which MQTT 3.1.1 has no place for
 }
 
 // wire is one connection to a broker that messages go out on, of whatever
@@ -104,6 +107,10 @@ func (o *outlet) send(ctx context.Context, m outgoing) error {
 		<-o.slots
 		return offline(o.reason())
 	default:
+	}
+	if m.Expired(time.Now()) {
+		<-o.slots
+		return nil
 	}
 	o.used.Store(true)
 	done := make(chan error, 1)

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -9,7 +10,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	paho5 "github.com/eclipse/paho.golang/paho"
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/edgefn/edgefn/functions"
 )
@@ -130,4 +133,48 @@ func FuzzProperties(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is held against the largest packet that a broker takes is what the library
+// writes.
+func TestSizeOfAPacket(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringN(0, 40, 200)
+		m := outgoing{topic: rapid.StringN(1, 40, 200).Draw(t, "topic"), data: make([]byte, rapid.IntRange(0, 300).Draw(t, "data")), qos: byte(rapid.IntRange(0, 2).Draw(t, "qos"))}
+		m.ContentType, m.ResponseTopic = text.Draw(t, "content type"), text.Draw(t, "response topic")
+		m.Correlation = []byte(text.Draw(t, "correlation"))
+		for range rapid.IntRange(0, 3).Draw(t, "user") {
+			m.User = append(m.User, functions.UserProperty{Name: text.Draw(t, "name"), Value: text.Draw(t, "value")})
+		}
+		now := time.Now()
+		if rapid.Bool().Draw(t, "expires") {
+			m.Expires = now.Add(time.Duration(rapid.Int64Range(-5, 1<<33).Draw(t, "in")) * time.Second)
+		}
+		p := &paho5.Publish{Topic: m.topic, Payload: m.data, QoS: m.qos, PacketID: 7, Properties: publishProperties(m.Properties, now)}
+		var b bytes.Buffer
+		if _, err := p.Packet().WriteTo(&b); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := (limits{}).size(m); !ok || got != uint64(b.Len()) {
+			t.Errorf("%d bytes, want %d", got, b.Len())
+		}
+	})
+}
+
+func TestPublishProperties(t *testing.T) {
+	now := time.Unix(1000, 0)
+	if got := publishProperties(functions.Properties{}, now); got != nil {
+		t.Errorf("of none: %+v", got)
+	}
+	for left, want := range map[time.Duration]uint32{time.Millisecond: 1, time.Second: 1, 1001 * time.Millisecond: 2, -time.Hour: 1, (functions.MaxExpiry + 5) * time.Second: functions.MaxExpiry} {
+		got := publishProperties(functions.Properties{Expires: now.Add(left)}, now)
+		if got.MessageExpiry == nil || *got.MessageExpiry != want {
+			t.Errorf("%v left: %+v, want %d s", left, got, want)
+		}
+	}
+	got := publishProperties(functions.Properties{ContentType: "a", ResponseTopic: "b", Correlation: []byte("c"), User: []functions.UserProperty{{Name: "d", Value: "e"}}}, now)
+	want := &paho5.PublishProperties{ContentType: "a", ResponseTopic: "b", CorrelationData: []byte("c"), User: paho5.UserProperties{{Key: "d", Value: "e"}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }

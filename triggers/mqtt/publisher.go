@@ -201,12 +201,16 @@ func (p *Publisher) session(ctx context.Context) (lasted time.Duration, o *outle
 // connection, ErrRefused, ErrHungUp and ErrNoAnswer. data must not change until
 // the connection is through with it, which after an error may be later than
 // Publish's return: give it a copy.
-func (p *Publisher) Publish(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
-	m, err := newOutgoing(topic, data, qos, retain)
+//
+// Over MQTT 3.1.1 the message goes without its properties, since that protocol has
+// none. One that has expired when its turn comes is not sent, which is no error.
+// m.Broker is not looked at.
+func (p *Publisher) Publish(ctx context.Context, m functions.Publish) error {
+	out, err := newOutgoing(m)
 	if err == nil {
-		err = p.publish(ctx, m)
+		err = p.publish(ctx, out)
 	}
-	return p.tell(m, err)
+	return p.tell(out, err)
 }
 
 // PublishAlone is Publish over a connection of its own, for a message that
@@ -217,23 +221,23 @@ func (p *Publisher) Publish(ctx context.Context, topic string, data []byte, qos 
 //
 // The connection has the publisher's client id with "-alone" after it: a
 // broker's rules for client ids must allow both.
-func (p *Publisher) PublishAlone(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
-	m, err := newOutgoing(topic, data, qos, retain)
+func (p *Publisher) PublishAlone(ctx context.Context, m functions.Publish) error {
+	out, err := newOutgoing(m)
 	if err == nil {
-		err = p.publishAlone(ctx, m)
+		err = p.publishAlone(ctx, out)
 	}
-	return p.tell(m, err)
+	return p.tell(out, err)
 }
 
-func newOutgoing(topic string, data []byte, qos byte, retain bool) (outgoing, error) {
-	m := outgoing{topic: topic, data: data, qos: qos, retain: retain}
-	if err := functions.CheckTopic(topic); err != nil {
-		return m, fmt.Errorf("%w: %w", ErrRefused, err)
+func newOutgoing(m functions.Publish) (outgoing, error) {
+	out := outgoing{topic: m.Topic, data: m.Data, qos: m.QoS, retain: m.Retain, Properties: m.Properties}
+	if err := errors.Join(functions.CheckTopic(m.Topic), m.Check()); err != nil {
+		return out, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if qos > 2 {
-		return m, fmt.Errorf("%w: its QoS is %d; use 0, 1 or 2", ErrRefused, qos)
+	if m.QoS > 2 {
+		return out, fmt.Errorf("%w: its QoS is %d; use 0, 1 or 2", ErrRefused, m.QoS)
 	}
-	return m, nil
+	return out, nil
 }
 
 func (p *Publisher) publish(ctx context.Context, m outgoing) error {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 	"github.com/edgefn/edgefn/triggers/mqtt/mosquittotest"
@@ -31,7 +32,7 @@ func TestPublish(t *testing.T) {
 			t.Errorf("QoS %d: got %+v", qos, d.Event)
 		}
 	}
-	if err := p.Publish(t.Context(), "out/kept", []byte("kept"), 1, true); err != nil {
+	if err := p.Publish(t.Context(), functions.Publish{Topic: "out/kept", Data: []byte("kept"), QoS: 1, Retain: true}); err != nil {
 		t.Fatal(err)
 	}
 	if d := got.next(t); d.Event.Extensions["mqttretain"] != "false" {
@@ -46,14 +47,14 @@ func TestPublish(t *testing.T) {
 	}
 	late.stop()
 
-	wantText(t, p.Publish(t.Context(), "a/#", nil, 1, false), "wildcard")
-	wantText(t, p.Publish(t.Context(), "a", nil, 3, false), "QoS is 3")
+	wantText(t, p.Publish(t.Context(), functions.Publish{Topic: "a/#", QoS: 1}), "wildcard")
+	wantText(t, p.Publish(t.Context(), functions.Publish{Topic: "a", QoS: 3}), "QoS is 3")
 
 	// Many at a time, more than may be in flight.
 	var wg sync.WaitGroup
 	for i := range 300 {
 		wg.Go(func() {
-			if err := p.Publish(t.Context(), "many", fmt.Append(nil, i), 1, false); err != nil {
+			if err := p.Publish(t.Context(), functions.Publish{Topic: "many", Data: fmt.Append(nil, i), QoS: 1}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -67,7 +68,7 @@ func TestPublishOffline(t *testing.T) {
 	b.Down(t)
 	_ = await(t, p, mqtt.StateOffline)
 	before := time.Now()
-	err := p.Publish(context.Background(), "a", nil, 1, false)
+	err := p.Publish(context.Background(), functions.Publish{Topic: "a", QoS: 1})
 	if !errors.Is(err, mqtt.ErrOffline) || time.Since(before) > time.Second {
 		t.Errorf("got %v after %s, want ErrOffline at once", err, time.Since(before))
 	}
@@ -109,7 +110,7 @@ func TestPublishToASilentBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Publish(t.Context(), "a", nil, 1, false); !errors.Is(err, mqtt.ErrOffline) {
+	if err := p.Publish(t.Context(), functions.Publish{Topic: "a", QoS: 1}); !errors.Is(err, mqtt.ErrOffline) {
 		t.Errorf("before Run: %v, want ErrOffline", err)
 	}
 	stop := run(t, p.Run)
@@ -117,7 +118,7 @@ func TestPublishToASilentBroker(t *testing.T) {
 	short := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		return p.Publish(ctx, "a", []byte("x"), 1, false)
+		return p.Publish(ctx, functions.Publish{Topic: "a", Data: []byte("x"), QoS: 1})
 	}
 	for range 3 { // two in flight, the third waits for its turn
 		if err := short(); !errors.Is(err, mqtt.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) {
@@ -128,7 +129,9 @@ func TestPublishToASilentBroker(t *testing.T) {
 	eventually(t, "a new connection", func() bool { return connects.Load() == 2 })
 	_ = await(t, p, mqtt.StateConnected)
 	lost := make(chan error, 1)
-	go func() { lost <- p.Publish(context.Background(), "a", []byte("x"), 1, false) }()
+	go func() {
+		lost <- p.Publish(context.Background(), functions.Publish{Topic: "a", Data: []byte("x"), QoS: 1})
+	}()
 	time.Sleep(50 * time.Millisecond) // it may be under way or not; either way it must end
 	stop()
 	select {

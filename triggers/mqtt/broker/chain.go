@@ -22,8 +22,10 @@ import (
 // Publish returns. When 10,000 events wait there, ErrBacklog is returned, and
 // the message has gone to subscribers, but not to all functions.
 //
-// For QoS 0 it returns once the events are queued.
-func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
+// For QoS 0 it returns once the events are queued. A message that has expired goes
+// nowhere, and is counted. out.Broker is not looked at.
+func (b *Broker) Publish(ctx context.Context, out functions.Publish) error {
+	topic, qos := out.Topic, out.QoS
 	if err := functions.CheckTopic(topic); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -36,7 +38,13 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byt
 	if !up {
 		return fmt.Errorf("publish to %q: %w", topic, ErrNotRunning)
 	}
-	m := &message{Topic: topic, Payload: data, QoS: qos, Retain: retain}
+	now := b.cfg.Clock()
+	if out.Expired(now) {
+		b.stats.expired.Add(1)
+		return nil
+	}
+	m := &message{Topic: topic, Payload: out.Data, QoS: qos, Retain: out.Retain}
+	m.takeProperties(out.Properties, now)
 	stored := make(chan error, 1)
 	w := newWaiter(func(err error) { stored <- err })
 	if qos == 0 {

@@ -25,3 +25,14 @@ func (m *message) deadline(now time.Time) time.Time {
 	}
 	return now.Add(time.Unix(0, int64(m.Expiry)).Sub(now))
 }
+
+// takeProperties takes over what a function says of its message.
+func (m *message) takeProperties(p functions.Properties, now time.Time) {
+	m.ContentType, m.Response, m.Correlation = p.ContentType, p.ResponseTopic, p.Correlation
+	for _, u := range p.User {
+		m.User = append(m.User, property{Key: u.Name, Val: u.Value})
+	}
+	if left := p.Interval(now); left > 0 {
+		m.Expiry = now.Unix() + int64(left)
+	}
+}

@@ -1,6 +1,8 @@
 package broker_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"maps"
 	"slices"
 	"testing"
@@ -77,4 +79,65 @@ func TestNoPropertiesBeforeMQTT5(t *testing.T) {
 	if len(d.Event.Extensions) != 3 || d.Event.DataContentType != "" || !d.Event.Expires.IsZero() {
 		t.Errorf("event %+v, want nothing of MQTT 5 in it", d.Event)
 	}
+}
+
+// What a function says of its message reaches subscribers of MQTT 5 and other
+// functions; subscribers of 3.1.1 get the message without.
+func TestPropertiesOfAFunctionsMessage(t *testing.T) {
+	sk := newSink(nil)
+	s := start(t, broker.Config{Sink: sk})
+	s.Bind([]triggers.Binding{bind("next", "out/#", 2)})
+	five, old := dial(t, s.Addr(), options{id: "five", version: 5}), dial(t, s.Addr(), options{id: "old"})
+	five.subscribe("out/#", 1)
+	old.subscribe("out/#", 1)
+	m := functions.Publish{Topic: "out/1", Data: []byte("x"), QoS: 1, Properties: functions.Properties{
+		ContentType: "text/csv", ResponseTopic: "ask", Correlation: []byte("c"), User: []functions.UserProperty{{Name: "tag", Value: "a"}},
+		Expires: time.Now().Add(time.Hour),
+	}}
+	if err := s.Publish(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	got := five.wantPublish()
+	want := slices.Concat([]byte{3}, str("text/csv"), []byte{8}, str("ask"), []byte{9}, str("c"), []byte{38}, str("tag"), str("a"))
+	if i := bytes.IndexByte(got.props, 2); i < 0 || binary.BigEndian.Uint32(got.props[i+1:]) > 3600 || binary.BigEndian.Uint32(got.props[i+1:]) < 3590 {
+		t.Errorf("properties %q have no expiry of an hour", got.props)
+	} else if rest := slices.Delete(slices.Clone(got.props), i, i+5); !bytes.Equal(rest, want) {
+		t.Errorf("properties %q, want %q", rest, want)
+	}
+	if got := old.wantPublish(); got.payload != "x" {
+		t.Errorf("a subscriber of 3.1.1 got %+v", got)
+	}
+	d := sk.wait(t, 1)[0]
+	if d.Event.DataContentType != "text/csv" || d.Event.Extensions["mqttresponsetopic"] != "ask" || d.Event.Extensions["mqttusertag"] != "a" {
+		t.Errorf("event %+v", d.Event)
+	}
+	m.Expires = time.Now()
+	if err := s.Publish(t.Context(), m); err != nil {
+		t.Errorf("publish what has expired: %v", err)
+	}
+	sk.never(t, 1)
+	if got := s.Stats().Expired; got != 1 {
+		t.Errorf("%d expired, want 1", got)
+	}
+}
+
+// An event that waits on disk for its function expires when it would have without.
+func TestExpiryOfAWaitingEvent(t *testing.T) {
+	sk := holding()
+	s := start(t, broker.Config{Sink: sk})
+	s.Bind([]triggers.Binding{bind("slow", "out", 1)})
+	expires := time.Now().Add(time.Hour)
+	if err := s.Publish(t.Context(), functions.Publish{Topic: "out", Data: []byte("1"), QoS: 1, Properties: functions.Properties{Expires: expires}}); err != nil {
+		t.Fatal(err)
+	}
+	first := sk.wait(t, 1)[0].Event
+	s = s.again(t)
+	s.Bind([]triggers.Binding{bind("slow", "out", 1)})
+	second := sk.wait(t, 2)[1]
+	for name, e := range map[string]functions.Event{"at once": first, "from the disk": second.Event} {
+		if off := e.Expires.Sub(expires).Abs(); off > 2*time.Second {
+			t.Errorf("%s: it expires %v from when it should", name, off)
+		}
+	}
+	second.Settle(nil)
 }
