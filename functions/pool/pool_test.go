@@ -224,8 +224,18 @@ func TestIsolationInstanceReusesAProcess(t *testing.T) {
 }
 
 func TestColdAndWarm(t *testing.T) {
-	p := start(t, &fake{run: echo}, nil)
-	out, err := invoke(p, "x")
+	waits := make(chan struct{})
+	p := start(t, &fake{run: func(c *wire.Conn, n int) {
+		<-waits
+		echo(c, n)
+	}}, nil)
+	go func() {
+		defer close(waits)
+		for end := time.Now().Add(20 * time.Second); p.Stats().Queued == 0 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	out, err := invoke(p, "x") // before an instance is ready
 	if err != nil || !out.Usage.Cold {
 		t.Fatalf("first event: cold %v, %v, want cold", out.Usage.Cold, err)
 	}

@@ -411,14 +411,17 @@ func (s *site) redeployOne(ctx context.Context, f *fault, rnd *rand.Rand) error 
 
 func (s *site) rollbackOne(ctx context.Context, f *fault, rnd *rand.Rand) error {
 	name := audited[rnd.IntN(len(audited))]
-	f.detail = name
-	if s.revision[name] == 0 { // there is nothing to go back to
-		if err := s.redeploy(ctx, name); err != nil {
-			return err
-		}
+	f.detail, f.at = name, time.Now()
+	_, err := s.edgefn(ctx, "rollback", name)
+	if err == nil || !strings.Contains(err.Error(), "no version before") {
+		return err
+	}
+	// It is at the first one that is kept.
+	if err := s.redeploy(ctx, name); err != nil {
+		return err
 	}
 	f.at = time.Now()
-	_, err := s.edgefn(ctx, "rollback", name)
+	_, err = s.edgefn(ctx, "rollback", name)
 	return err
 }
 
