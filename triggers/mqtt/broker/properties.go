@@ -33,6 +33,6 @@ func (m *message) takeProperties(p functions.Properties, now time.Time) {
 		m.User = append(m.User, property{Key: u.Name, Val: u.Value})
 	}
 	if left := p.Interval(now); left > 0 {
-		m.Expiry = now.Unix() + int64(left)
+		m.Expiry = instant(now.UnixNano()).after(int64(left))
 	}
 }
