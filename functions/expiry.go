@@ -28,14 +28,15 @@ var clockSet = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 //
 //	now + min(max(AtNS - now, 0), Left)
 //
-// Where the clock was plainly not set, then or now, nobody knows how long the
-// node was off, and that time does not count: now + Left. So a clock that is not
-// set neither drops what has time left nor gives it more than it had.
+// Where the clock was plainly not set then, nobody knows how long the node was off,
+// and that time does not count: now + Left. So it is where the clock is not set now,
+// since it is then before AtNS by more than Left. A clock that is not set neither
+// drops what has time left nor gives it more than it had.
 func (x Expiry) Restore(now time.Time) time.Time {
 	if x == (Expiry{}) {
 		return time.Time{}
 	}
-	if at := time.Unix(0, x.AtNS); !at.Add(-x.Left).Before(clockSet) && !now.Before(clockSet) {
+	if at := time.Unix(0, x.AtNS); !at.Add(-x.Left).Before(clockSet) {
 		return now.Add(min(max(at.Sub(now), 0), x.Left))
 	}
 	return now.Add(x.Left)

@@ -93,6 +93,7 @@ func TestPropertiesWait(t *testing.T) {
 				}
 				st, s := memstore.New(memstore.Config{}), &whole{}
 				o, stop := newTestOutbox(t, st, 1<<20, s)
+				time.Sleep(10 * time.Minute)
 				s.set(context.DeadlineExceeded) // as of a broker that is away
 				want := asking(tt.lives)
 				if err := o.Publish(t.Context(), "fan", []functions.Publish{want}); err != nil {
