@@ -38,6 +38,7 @@ type Broker struct {
 	stats    counters
 	pending  pendingEvents
 	began    time.Time // when it was made
+	start    time.Time // the same by its clock
 	binding  bindState
 
 	// routing is held for reading while a message is routed, and for writing
@@ -75,6 +76,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		began:    time.Now(),
+		start:    cfg.Clock(),
 		cfg:      cfg,
 		lanes:    newLanes(),
 		intake:   newIntake(totalBytes),

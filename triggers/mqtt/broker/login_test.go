@@ -72,7 +72,7 @@ func storm(t *testing.T, s *server, n int) map[byte]int {
 // in, and the second time it costs nothing.
 func TestLoginStorm(t *testing.T) {
 	path, each := dearFile(t, 60, 20_000)
-	timeout := 20 * each
+	timeout := 8 * each
 	s := start(t, broker.Config{PasswordFile: path, ConnectTimeout: timeout, Logins: access.LoginsConfig{AtOnce: 1}})
 	for _, round := range []string{"first", "second"} {
 		begun := time.Now()

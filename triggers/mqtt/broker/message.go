@@ -37,8 +37,14 @@ func (t instant) after(seconds int64) instant {
 // ofSeconds takes over a time that earlier versions stored in Unix seconds.
 func ofSeconds(t int64) instant { return instant(0).after(t) }
 
-// now is the time by the broker's clock.
-func (b *Broker) now() instant { return instant(b.cfg.Clock().UnixNano()) }
+// clockSet is the begin of 2024: a clock before that was not set yet.
+const clockSet = instant(1704067200 * time.Second)
+
+// now is the time by the clock as it was when the broker began, and by the time
+// that has passed since: a clock that is set meanwhile ends no interval.
+func (b *Broker) now() instant {
+	return instant(b.start.Add(b.cfg.Clock().Sub(b.start)).UnixNano())
+}
 
 // property is an MQTT 5 user property.
 type property struct {

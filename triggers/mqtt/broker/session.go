@@ -351,6 +351,9 @@ func (b *Broker) restore(now instant) error {
 		if r.SinceSeconds != 0 {
 			r.Since = ofSeconds(r.SinceSeconds)
 		}
+		if r.Since != 0 && r.Since < clockSet && now >= clockSet {
+			r.Since = now // nobody knows for how long it was away
+		}
 		s := b.newSession(string(key), r.Epoch)
 		s.persistent, s.expiry, s.since, s.seq = true, r.Expiry, r.Since, r.Seq
 		// What was queued after the disconnection was never sent; of all else
