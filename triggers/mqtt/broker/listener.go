@@ -199,8 +199,8 @@ func (b *Broker) newListener(cfg Listener) (*listener, error) {
 	}
 	p, err := access.NewPolicy(access.Config{
 		PasswordFile: cfg.PasswordFile,
-		Anonymous:    cfg.Anonymous || (IsLoopback(host) && !cfg.authenticates()),
-		Rules:        cfg.Rules, RulesFile: cfg.RulesFile, Logger: b.cfg.Logger,
+		Anonymous:    cfg.Anonymous, Local: IsLoopback(host) && !cfg.authenticates(),
+		Rules: cfg.Rules, RulesFile: cfg.RulesFile, Logger: b.cfg.Logger,
 	}, b.logins)
 	if err != nil {
 		return nil, fmt.Errorf("mqtt broker: %s: %w", cfg.Addr, err)
@@ -264,7 +264,8 @@ func (b *Broker) closeListeners() error {
 // login asks the listener's policy for the client of a CONNECT; it may wait for
 // its turn among others.
 func (c *conn) login(in access.Login) (*access.Client, error) {
-	in.Certificate, in.Source = certificateOf(c.nc), sourceOf(c.nc)
+	in.Certificate, in.Source = certificateOf(c.nc), sourceOf(c.nc).Addr()
+	in.OfFunction = c.b.cfg.OfFunction != nil && c.b.cfg.OfFunction(sourceOf(c.nc))
 	// The time to connect is over: what follows depends on others.
 	_ = c.nc.SetDeadline(time.Time{})
 	who, err := c.from.policy.Login(quitContext{c.b.lanes.quit}, in)
@@ -280,9 +281,9 @@ func commonName(s tls.ConnectionState) string {
 	return s.VerifiedChains[0][0].Subject.CommonName
 }
 
-func sourceOf(nc net.Conn) netip.Addr {
+func sourceOf(nc net.Conn) netip.AddrPort {
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr()
+		return a.AddrPort()
 	}
-	return netip.Addr{}
+	return netip.AddrPort{}
 }
