@@ -84,7 +84,7 @@ func (c *conn) authenticate(p *packets.ConnectParams, id string) packets.Code {
 		c.notLetIn(id, slog.LevelWarn, err)
 		return packets.ErrBadUsernameOrPassword
 	case c.will != nil && !who.MayPublish(c.will.Topic):
-		c.notLetIn(id, slog.LevelWarn, fmt.Errorf("its will goes to topic %q, which it may not publish to", c.will.Topic))
+		c.notLetIn(id, slog.LevelWarn, fmt.Errorf("its will goes to topic %q, which it may not publish to", shorten(c.will.Topic)))
 		return packets.ErrNotAuthorized
 	}
 	c.who, c.since = who, c.b.cfg.Clock()

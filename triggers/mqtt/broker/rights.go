@@ -51,7 +51,7 @@ func (c *conn) notLetIn(id string, level slog.Level, why error) {
 	if !ok {
 		return
 	}
-	args := []any{keyClient, shorten(id), keyRemote, c.nc.RemoteAddr().String(), keyErr, shorten(why.Error())}
+	args := []any{keyClient, shorten(id), keyRemote, c.nc.RemoteAddr().String(), keyErr, why}
 	c.b.cfg.Logger.Log(context.Background(), level, "mqtt client refused", unlogged(args, hidden)...)
 }
 
