@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -61,15 +63,27 @@ func New(cfg Config) (*Node, error) { return Assemble(cfg, RealParts()) }
 
 // RealParts are etcd, containerd, the brokers and the runtimes of this machine.
 func RealParts() Parts {
+	var host atomic.Pointer[sandbox.Host] // the broker is there before it
+	ofFunction := func(remote netip.AddrPort) bool {
+		h := host.Load()
+		return h != nil && h.OfFunction(remote)
+	}
 	return Parts{
 		Store:        openStore,
 		RestoreStore: restoreStore,
-		Sandboxes:    openSandboxes,
-		Pool:         func(c pool.Config) (deploy.Pool, error) { return pool.New(c) },
-		Broker:       newBroker,
-		Publisher:    newPublisher,
-		Source:       newSource,
-		Devices:      newDevices,
+		Sandboxes: func(ctx context.Context, cfg *Config) (Sandboxes, error) {
+			h, err := openSandboxes(ctx, cfg)
+			if err != nil {
+				return nil, err
+			}
+			host.Store(h.Host)
+			return h, nil
+		},
+		Pool:      func(c pool.Config) (deploy.Pool, error) { return pool.New(c) },
+		Broker:    func(cfg *Config, sink triggers.Sink) (LocalBroker, error) { return newBroker(cfg, sink, ofFunction) },
+		Publisher: newPublisher,
+		Source:    newSource,
+		Devices:   newDevices,
 		EndSession: func(ctx context.Context, cfg *Config, name, clientID string) error {
 			b, ok := cfg.Brokers[name]
 			if !ok {
@@ -127,22 +141,22 @@ type hostSandboxes struct {
 	shims string
 }
 
-func openSandboxes(ctx context.Context, cfg *Config) (Sandboxes, error) {
+func openSandboxes(ctx context.Context, cfg *Config) (hostSandboxes, error) {
 	shims := filepath.Join(cfg.RunDir, "shims") // the sandboxes' users have to reach it
 	log := cfg.Logger.With("component", "sandbox")
 	if err := searchable(cfg.RunDir); err != nil {
-		return nil, err
+		return hostSandboxes{}, err
 	}
 	h, err := sandbox.Open(ctx, sandbox.Config{
 		Socket: cfg.Containerd, DataDir: cfg.DataDir, RunDir: cfg.RunDir, ShimsDir: shims,
 		SecretsDir: cfg.SecretsDir, Logger: cfg.Logger,
 	})
 	if err != nil {
-		return nil, err
+		return hostSandboxes{}, err
 	}
 	if err := runtimes.Write(shims); err != nil {
 		h.Close(context.WithoutCancel(ctx))
-		return nil, err
+		return hostSandboxes{}, err
 	}
 	if python, err := runtimes.Find(HostPath, "python3"); err == nil {
 		ctx, cancel := context.WithTimeout(ctx, compileTime)
@@ -229,12 +243,12 @@ type embedded struct {
 	bounds MQTTBounds
 }
 
-func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
+func newBroker(cfg *Config, sink triggers.Sink, ofFunction func(netip.AddrPort) bool) (LocalBroker, error) {
 	m := cfg.MQTT
 	b, err := broker.New(broker.Config{
-		Listeners: cfg.MQTT.brokerListeners(), Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
+		Listeners: m.brokerListeners(), Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
 		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(), MaxClients: m.MaxClients, MaxPacket: int(m.MaxPacket),
-		Logins:      access.LoginsConfig{MaxWaiting: m.MaxLogins},
+		OfFunction: ofFunction, Logins: access.LoginsConfig{MaxWaiting: m.MaxLogins},
 		MaxSessions: m.MaxSessions, SessionExpiry: m.SessionExpiry,
 		MaxQueue: m.Queue.Messages, MaxQueueBytes: m.Queue.Bytes, MaxQueuedBytes: m.Queue.Total, QueueFull: m.Queue.Full,
 		MaxRetained: m.Retained.Messages, MaxRetainedBytes: m.Retained.Bytes, RetainedFull: m.Retained.Full,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/edgefn/edgefn/functions"
@@ -59,6 +60,11 @@ type Config struct {
 	MaxPayload int
 	MaxPacket  int // bytes of a packet; default and at most MaxPacket
 	MaxClients int // connections at once, whether they said CONNECT or not; default 1024
+
+	// OfFunction reports whether a connection comes from a function of this node,
+	// through its connect grant; nil: none does. Such a client needs a user where
+	// only programs of this machine need none.
+	OfFunction func(remote netip.AddrPort) bool
 
 	// Logins bounds what the comparison of passwords costs.
 	Logins access.LoginsConfig

@@ -115,11 +115,13 @@ func (l Listener) tlsConfig(log *slog.Logger) (*tls.Config, error) {
 		return nil, nil
 	}
 	k := certs.New(certs.Files{CA: l.ClientCA, Cert: l.CertFile, Key: l.KeyFile, Field: cmp.Or(l.Setting, l.Addr) + ".tls."}, log.With("listen", l.Addr))
-	cfg, err := l.TLS, error(nil)
+	cfg := l.TLS
 	if cfg == nil {
-		if cfg, err = k.Server(); err != nil {
+		server, err := k.Server()
+		if err != nil {
 			return nil, fmt.Errorf("mqtt broker: %w", err)
 		}
+		cfg = server
 	}
 	if l.WebSocket {
 		cfg = cfg.Clone()
@@ -129,7 +131,8 @@ func (l Listener) tlsConfig(log *slog.Logger) (*tls.Config, error) {
 	if l.ClientCertOptional {
 		auth = tls.VerifyClientCertIfGiven
 	}
-	if cfg, err = k.Ask(cfg, auth); err != nil {
+	cfg, err := k.Ask(cfg, auth)
+	if err != nil {
 		return nil, fmt.Errorf("mqtt broker: %w", err)
 	}
 	return cfg, nil
@@ -149,8 +152,8 @@ func (b *Broker) newListener(cfg Listener) (*listener, error) {
 	}
 	p, err := access.NewPolicy(access.Config{
 		PasswordFile: cfg.PasswordFile,
-		Anonymous:    cfg.Anonymous || (IsLoopback(host) && !cfg.authenticates()),
-		Rules:        cfg.Rules, RulesFile: cfg.RulesFile, Logger: b.cfg.Logger,
+		Anonymous:    cfg.Anonymous, Local: IsLoopback(host) && !cfg.authenticates(),
+		Rules: cfg.Rules, RulesFile: cfg.RulesFile, Logger: b.cfg.Logger,
 	}, b.logins)
 	if err != nil {
 		return nil, fmt.Errorf("mqtt broker: %s: %w", cfg.Addr, err)
@@ -214,7 +217,8 @@ func (b *Broker) closeListeners() error {
 // login asks the listener's policy for the client of a CONNECT; it may wait for
 // its turn among others.
 func (c *conn) login(in access.Login) (*access.Client, error) {
-	in.Certificate, in.Source = certificateOf(c.nc), sourceOf(c.nc)
+	in.Certificate, in.Source = certificateOf(c.nc), sourceOf(c.nc).Addr()
+	in.OfFunction = c.b.cfg.OfFunction != nil && c.b.cfg.OfFunction(sourceOf(c.nc))
 	// The time to connect is over: what follows depends on others.
 	_ = c.nc.SetDeadline(time.Time{})
 	who, err := c.from.policy.Login(quitContext{c.b.lanes.quit}, in)
@@ -230,9 +234,9 @@ func commonName(s tls.ConnectionState) string {
 	return s.VerifiedChains[0][0].Subject.CommonName
 }
 
-func sourceOf(nc net.Conn) netip.Addr {
+func sourceOf(nc net.Conn) netip.AddrPort {
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr()
+		return a.AddrPort()
 	}
-	return netip.Addr{}
+	return netip.AddrPort{}
 }

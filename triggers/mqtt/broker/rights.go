@@ -15,9 +15,9 @@ import (
 // nowhere, unless many were in this minute.
 type denials struct{ publish, subscribe, receive atomic.Bool }
 
-func (c *conn) denied(before *atomic.Bool, msg, topic string) {
+func (c *conn) noteDenial(before *atomic.Bool, act, topic string) {
 	c.b.stats.denied.Add(1)
-	args := []any{keyClient, c.who.ID, keyUser, c.who.User, keyTopic, shorten(topic)}
+	args := []any{"act", act, keyClient, c.who.ID, keyUser, c.who.User, keyTopic, shorten(topic)}
 	level := slog.LevelDebug
 	if before.CompareAndSwap(false, true) {
 		if ok, hidden := c.b.denied.say(c.b.cfg.Clock()); ok {
@@ -25,7 +25,7 @@ func (c *conn) denied(before *atomic.Bool, msg, topic string) {
 			args = unlogged(args, hidden)
 		}
 	}
-	c.b.cfg.Logger.Log(context.Background(), level, msg, args...)
+	c.b.cfg.Logger.Log(context.Background(), level, "mqtt topic rules do not allow this", args...)
 }
 
 // unlogged adds how many lines of a kind were not logged before this one.
@@ -58,7 +58,7 @@ func (c *conn) notLetIn(id string, level slog.Level, why error) {
 func (c *conn) mayPublish(topic string) bool {
 	ok := c.who.MayPublish(topic)
 	if !ok {
-		c.denied(&c.denials.publish, "mqtt message dropped: its sender may not publish to that topic", topic)
+		c.noteDenial(&c.denials.publish, "publish", topic)
 	}
 	return ok
 }
@@ -66,7 +66,7 @@ func (c *conn) mayPublish(topic string) bool {
 func (c *conn) maySubscribe(filter string) bool {
 	ok := c.who.MaySubscribe(filter)
 	if !ok {
-		c.denied(&c.denials.subscribe, "mqtt subscription refused: the client may not have all that it matches", filter)
+		c.noteDenial(&c.denials.subscribe, "subscribe", filter)
 	}
 	return ok
 }
@@ -75,7 +75,7 @@ func (c *conn) maySubscribe(filter string) bool {
 func (c *conn) mayReceive(m *message) bool {
 	ok := c.who.MayReceive(m.Topic)
 	if !ok {
-		c.denied(&c.denials.receive, "mqtt message not delivered: the client may not have that topic", m.Topic)
+		c.noteDenial(&c.denials.receive, "receive", m.Topic)
 	}
 	return ok
 }

@@ -11,11 +11,14 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gorilla/websocket"
 
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
@@ -216,6 +219,46 @@ func TestSeveralListeners(t *testing.T) {
 	_ = tc.SetDeadline(time.Now().Add(patience))
 	if p, err := readFrame(bufio.NewReader(tc)); err != nil || p.body[1] != 0 {
 		t.Errorf("over TLS: %+v, %v", p, err)
+	}
+}
+
+// A function that reaches the broker through its connect grant is a client like
+// any other, and no program of this machine.
+func TestFunctionsNeedAUser(t *testing.T) {
+	s := start(t, broker.Config{
+		Listeners: []broker.Listener{
+			{Addr: "127.0.0.1:0"},
+			{Addr: "127.0.0.1:0", PasswordFile: passwordFile(t, "dev:dev")},
+			{Addr: "127.0.0.1:0", Anonymous: true},
+			{Addr: "127.0.0.1:0", WebSocket: true},
+		},
+		OfFunction: func(remote netip.AddrPort) bool { return remote.Addr().IsLoopback() && remote.Port() > 0 },
+	})
+	for name, tc := range map[string]struct {
+		listener int
+		o        options
+		code     byte
+	}{
+		"for programs of this machine": {0, options{}, 5},
+		"with a name that is checked":  {1, options{user: "dev", pass: "dev"}, 0},
+		"with none":                    {1, options{}, 5},
+		"where anybody may":            {2, options{}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.o.id = "f"
+			if _, _, code := connect(t, s.Addrs()[tc.listener], tc.o); code != tc.code {
+				t.Errorf("CONNACK code %#x, want %#x", code, tc.code)
+			}
+		})
+	}
+	ws, _, err := (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial("ws://"+s.Addrs()[3], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ws.Close() }()
+	_ = ws.WriteMessage(websocket.BinaryMessage, connectPacket(options{id: "f", version: 4}))
+	if p := (&wsFrames{ws: ws}).next(t); p.body[1] != 5 {
+		t.Errorf("over WebSocket: %+v", p)
 	}
 }
 

@@ -23,14 +23,14 @@ import (
 type Kind int
 
 const (
-	// Unknown: the message was just published; the protocol does not tell whether
-	// the broker retains it [MQTT-3.3.1-9].
+	// Unknown is a message that was just published; the protocol does not tell
+	// whether the broker retains it [MQTT-3.3.1-9].
 	Unknown Kind = iota
-	// Plain: just published, and not retained.
+	// Plain is one that was just published, and not retained.
 	Plain
-	// Retained: just published, and retained from now on.
+	// Retained is one that was just published, and retained from now on.
 	Retained
-	// Replayed: retained before, and sent because of a subscription.
+	// Replayed is one that was retained before, and sent because of a subscription.
 	Replayed
 )
 

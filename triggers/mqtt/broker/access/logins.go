@@ -17,6 +17,9 @@ var (
 	// ErrWrong means that the user is not known or the password is wrong; which
 	// of them is not told.
 	ErrWrong = errors.New("wrong user or password")
+	// ErrFunction means that a function of the node has to say who it is where
+	// programs of this machine need not.
+	ErrFunction = errors.New("a function needs a user name and a password here: write a password file for the listener, and a rule of what it may do")
 	// ErrBusy means that too many passwords wait to be compared. The client may
 	// try again; its password may be right.
 	ErrBusy = errors.New("too many logins wait")

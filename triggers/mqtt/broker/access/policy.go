@@ -19,6 +19,9 @@ type Config struct {
 	// Anonymous lets in clients that give no user name, and where there is no
 	// PasswordFile all others too, whose names then count for nothing.
 	Anonymous bool
+	// Local does so for programs of this machine, which alone reach the listener,
+	// and not for functions of the node.
+	Local bool
 	// Rules, or those of RulesFile, say what clients may publish and subscribe
 	// to; with neither they may do everything. The file is read again when it
 	// changes.
@@ -163,10 +166,12 @@ type Login struct {
 	// User and Password count for nothing.
 	Certificate string
 	Source      netip.Addr
+	OfFunction  bool // it is a function of the node, through its connect grant
 }
 
 // Login decides whether a client is let in. It may wait for its turn among
-// others whose passwords are compared. The error is ErrWrong or ErrBusy.
+// others whose passwords are compared. The error is ErrWrong, ErrBusy or
+// ErrFunction.
 func (p *Policy) Login(ctx context.Context, in Login) (*Client, error) {
 	c := &Client{ID: in.ClientID, policy: p}
 	switch {
@@ -187,8 +192,10 @@ func (p *Policy) Login(ctx context.Context, in Login) (*Client, error) {
 		}
 		c.User = in.User
 		return c, nil
-	case p.cfg.Anonymous:
+	case p.cfg.Anonymous, p.cfg.Local && !in.OfFunction:
 		return c, nil
+	case p.cfg.Local:
+		return nil, ErrFunction
 	}
 	return nil, ErrWrong
 }
