@@ -281,6 +281,11 @@ func TestNotRetainedTellsNothingOfRetained(t *testing.T) {
 	r.stop(t)
 	r.start(t)
 	r.wantOld(t, 1, "after a restart")
+	pub(t, b, "-q", "1", "-t", "cmd/valve", "-m", "and now?") // before this run has seen a retained one
+	r.want(t, "and now?", "then")
+	r.stop(t)
+	r.start(t)
+	r.wantOld(t, 1, "after another")
 	r.stop(t)
 }
 
