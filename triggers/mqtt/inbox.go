@@ -29,8 +29,7 @@ type inbox struct {
 	// followers are replays of messages that are in work; each is in win.
 	followers map[*replay.Arrival][]*held
 
-	tellsRetained bool // see retention
-	toldEvicted   bool // it was logged that topics were forgotten
+	toldEvicted bool // it was logged that topics were forgotten
 
 	current *connection // the live one, or nil
 	number  uint64      // of the newest connection
@@ -107,7 +106,7 @@ func (in *inbox) next() *connection {
 }
 
 // accepted implements watcher.
-func (c *connection) accepted(present bool) {
+func (c *connection) accepted(present, five bool) {
 	in := c.in
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -117,6 +116,10 @@ func (c *connection) accepted(present bool) {
 	}
 	if !present {
 		in.win.forget()
+	}
+	if !five {
+		in.topics.Doubt()
+		in.noteUnsaved()
 	}
 }
 
@@ -146,7 +149,7 @@ func (c *connection) receive(m Message, how replay.Kind, ack func()) {
 	key := in.topics.Key(m.Topic)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	how = in.retention(how)
+	how = in.topics.Believe(how)
 	if m.QoS == 0 {
 		in.receiveQoS0(m, how, key, digest)
 		return
@@ -172,18 +175,6 @@ func (c *connection) receive(m Message, how replay.Kind, ack func()) {
 		in.heldBytes += h.size
 		in.push(item{msg: m, held: h, arrival: in.topics.Begin(key, digest, how)})
 	}
-}
-
-// retention is what is known of a message. That a broker tells of each message
-// whether it is retained is believed once it has told so of one.
-func (in *inbox) retention(how replay.Kind) replay.Kind {
-	if how == replay.Retained {
-		in.tellsRetained = true
-	}
-	if how == replay.Plain && !in.tellsRetained {
-		return replay.Unknown
-	}
-	return how
 }
 
 // isOld reports whether a replay is no event, because the function has had it or

@@ -43,8 +43,9 @@ type linkConfig struct {
 // watcher hears what happens on a link. Its methods must not block.
 type watcher interface {
 	// accepted comes first; present tells whether the broker has kept the
-	// session. The link itself may still be on its way to connect's caller.
-	accepted(present bool)
+	// session, five whether MQTT 5 is spoken. The link itself may still be on its
+	// way to connect's caller.
+	accepted(present, five bool)
 	// receive gets each message, from one goroutine, in order of arrival.
 	receive(m Message, how replay.Kind, ack func())
 	// released tells of a PUBREL.
@@ -56,7 +57,7 @@ type watcher interface {
 // ignore is the watcher of a link that receives nothing.
 type ignore struct{}
 
-func (ignore) accepted(bool)                        {}
+func (ignore) accepted(bool, bool)                  {}
 func (ignore) receive(Message, replay.Kind, func()) {}
 func (ignore) released(uint16)                      {}
 func (ignore) lost()                                {}
@@ -101,7 +102,7 @@ func connect(ctx context.Context, cfg linkConfig) (*link, error) {
 	l.conn = newConn(nc, func(kind byte, body []byte) {
 		switch {
 		case kind == packetConnack && body[1] == packets.Accepted:
-			w.accepted(body[0]&1 != 0) // [MQTT-3.2.2-2]
+			w.accepted(body[0]&1 != 0, false) // [MQTT-3.2.2-2]
 		case kind == packetPubrel:
 			w.released(uint16(body[0])<<8 | uint16(body[1]))
 		}

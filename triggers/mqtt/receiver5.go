@@ -39,7 +39,7 @@ const maxBurst = 64 << 10
 //
 // Mosquitto up to 2.0 changes the identifier but not the options of a subscription
 // that it has: a session that was made over 3.1.1 goes on without the flag. See
-// inbox.retention.
+// Topics.Believe.
 type receiver5 struct {
 	ending
 	conn    *conn
@@ -88,7 +88,7 @@ func open5(ctx context.Context, cfg linkConfig, password string, nc net.Conn) (*
 		keepAlive = time.Duration(*v) * time.Second
 	}
 	l.subIDs = ca.Properties.SubIDAvailable == nil || *ca.Properties.SubIDAvailable != 0
-	l.watcher.accepted(ca.SessionPresent)
+	l.watcher.accepted(ca.SessionPresent, true)
 	l.loops.Go(l.read)
 	if keepAlive > 0 {
 		l.loops.Go(func() { l.ping(keepAlive) })

@@ -28,7 +28,7 @@ type heard struct {
 	gone     int
 }
 
-func (h *heard) accepted(present bool) { h.present = append(h.present, present) }
+func (h *heard) accepted(present, _ bool) { h.present = append(h.present, present) }
 func (h *heard) receive(m Message, how replay.Kind, ack func()) {
 	h.messages = append(h.messages, fmt.Sprintf("%s %s QoS %d retain %v dup %v id %d, %d", m.Topic, m.Payload, m.QoS, m.Retain, m.Dup, m.PacketID, how))
 	h.acks = append(h.acks, ack)

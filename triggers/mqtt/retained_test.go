@@ -3,15 +3,22 @@ package mqtt_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
+	"net"
 	"os/exec"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/listeners"
+
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker"
 	"github.com/edgefn/edgefn/triggers/mqtt/mosquittotest"
 )
 
@@ -58,8 +65,62 @@ func (m *memory) count() int {
 	return m.saves
 }
 
+// addressed is a broker of a test.
+type addressed interface {
+	Addr() string
+	Port() int
+	URL() string
+}
+
+// server is a broker in this process.
+type server string
+
+func (s server) Addr() string { return string(s) }
+func (s server) URL() string  { return "mqtt://" + string(s) }
+func (s server) Port() int {
+	_, port, _ := net.SplitHostPort(string(s))
+	n, _ := strconv.Atoi(port)
+	return n
+}
+
+func startMochi(t *testing.T) addressed {
+	t.Helper()
+	srv := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
+	g := &gate{}
+	g.open.Store(true)
+	l := listeners.NewTCP(listeners.Config{ID: "t", Address: "127.0.0.1:0"})
+	if err := errors.Join(srv.AddHook(g, nil), srv.AddListener(l), srv.Serve()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = srv.Close() })
+	return server(l.Address())
+}
+
+// startNodeBroker starts the broker that is inside a node.
+func startNodeBroker(t *testing.T) addressed {
+	t.Helper()
+	b, err := broker.New(broker.Config{Addr: "127.0.0.1:0", Dir: t.TempDir(), Sink: make(sink)})
+	if err == nil {
+		err = b.Listen()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, b.Run)
+	return server(b.Addr())
+}
+
+var brokers = []struct {
+	name  string
+	start func(t *testing.T) addressed
+}{
+	{"Mosquitto", func(t *testing.T) addressed { return mosquittotest.Start(t, mosquittotest.Config{}) }},
+	{"mochi", startMochi},
+	{"another node", startNodeBroker},
+}
+
 // pub publishes as others do.
-func pub(t *testing.T, b *mosquittotest.Broker, args ...string) {
+func pub(t *testing.T, b addressed, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "mosquitto_pub", append([]string{"-h", "127.0.0.1", "-p", strconv.Itoa(b.Port())}, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -68,7 +129,7 @@ func pub(t *testing.T, b *mosquittotest.Broker, args ...string) {
 }
 
 // noMore publishes an ordinary message and wants it to be the next event.
-func (s sink) noMore(t *testing.T, b *mosquittotest.Broker, topic, why string) {
+func (s sink) noMore(t *testing.T, b addressed, topic, why string) {
 	t.Helper()
 	pub(t, b, "-q", "1", "-t", topic, "-m", "marker")
 	if g := s.data(t); g != "marker" {
@@ -78,7 +139,7 @@ func (s sink) noMore(t *testing.T, b *mosquittotest.Broker, topic, why string) {
 
 // retainedTest is a source whose connection can be cut and that can be restarted.
 type retainedTest struct {
-	b      *mosquittotest.Broker
+	b      addressed
 	line   *cable
 	got    sink
 	cfg    mqtt.SourceConfig
@@ -136,64 +197,67 @@ func (r *retainedTest) want(t *testing.T, data, why string) {
 func TestRetainedIsAnEventOnce(t *testing.T) { inBothVersions(t, testRetainedIsAnEventOnce) }
 
 func testRetainedIsAnEventOnce(t *testing.T, at dialect) {
-	for _, qos := range []byte{0, 1, 2} {
-		t.Run("QoS "+strconv.Itoa(int(qos)), func(t *testing.T) {
-			b := mosquittotest.Start(t, mosquittotest.Config{})
-			r := &retainedTest{b: b, line: newCable(t, b.Addr()), got: make(sink, 10)}
-			r.cfg = mqtt.SourceConfig{
-				Broker: at(r.line.url()), Sink: r.got, Memory: &memory{},
-				ClientID: "valve", Binding: triggers.Binding{Trigger: trigger("cmd/#", qos)},
-			}
-			retain := func(data string) {
-				pub(t, b, "-r", "-q", strconv.Itoa(int(qos)), "-t", "cmd/valve", "-m", data)
-			}
-			retain("open")
-			r.start(t)
-			r.want(t, "open", "at first")
-			r.cut(t)
-			r.wantOld(t, 1, "after a lost connection")
-			r.stop(t)
-			r.start(t)
-			r.wantOld(t, 1, "after a restart")
-			r.stop(t)
+	for _, b := range brokers {
+		for qos := range byte(3) {
+			t.Run(fmt.Sprintf("%s QoS %d", b.name, qos), func(t *testing.T) { retainedOnce(t, b.start(t), at, qos) })
+		}
+	}
+}
+
+func retainedOnce(t *testing.T, b addressed, at dialect, qos byte) {
+	r := &retainedTest{b: b, line: newCable(t, b.Addr()), got: make(sink, 10)}
+	r.cfg = mqtt.SourceConfig{
+		Broker: at(r.line.url()), Sink: r.got, Memory: &memory{},
+		ClientID: "valve", Binding: triggers.Binding{Trigger: trigger("cmd/#", qos)},
+	}
+	retain := func(data string) {
+		pub(t, b, "-r", "-q", strconv.Itoa(int(qos)), "-t", "cmd/valve", "-m", data)
+	}
+	retain("open")
+	r.start(t)
+	r.want(t, "open", "at first")
+	r.cut(t)
+	r.wantOld(t, 1, "after a lost connection")
+	r.stop(t)
+	r.start(t)
+	r.wantOld(t, 1, "after a restart")
+	r.stop(t)
+	if err := mqtt.EndSession(t.Context(), at(b.URL()), "valve"); err != nil {
+		t.Fatal(err)
+	}
+	r.start(t)
+	r.wantOld(t, 1, "after the session was lost")
+	r.stop(t)
+
+	// The new value is an event, once, and so is the old one after it: where
+	// the session kept the message, and where only the replay brings it.
+	for i, value := range []string{"closed", "open"} {
+		retain(value)
+		if i == 1 {
 			if err := mqtt.EndSession(t.Context(), at(b.URL()), "valve"); err != nil {
 				t.Fatal(err)
 			}
-			r.start(t)
-			r.wantOld(t, 1, "after the session was lost")
-			r.stop(t)
-
-			// The new value is an event, once, and so is the old one after it: where
-			// the session kept the message, and where only the replay brings it.
-			for i, value := range []string{"closed", "open"} {
-				retain(value)
-				if i == 1 {
-					if err := mqtt.EndSession(t.Context(), at(b.URL()), "valve"); err != nil {
-						t.Fatal(err)
-					}
-				}
-				r.start(t)
-				r.want(t, value, "which is new")
-				r.cut(t)
-				r.wantOld(t, 1, "after it had changed")
-				r.stop(t)
-			}
-
-			// One that was published before the source's eyes is replayed in vain.
-			r.start(t)
-			r.wantOld(t, 1, "after a restart")
-			for range 2 {
-				retain("half")
-				r.want(t, "half", "since what is published is never old")
-			}
-			r.cut(t)
-			r.wantOld(t, 2, "that it had seen being published")
-			r.stop(t)
-			r.start(t)
-			r.wantOld(t, 1, "that it had seen being published, after a restart")
-			r.stop(t)
-		})
+		}
+		r.start(t)
+		r.want(t, value, "which is new")
+		r.cut(t)
+		r.wantOld(t, 1, "after it had changed")
+		r.stop(t)
 	}
+
+	// One that was published before the source's eyes is replayed in vain.
+	r.start(t)
+	r.wantOld(t, 1, "after a restart")
+	for range 2 {
+		retain("half")
+		r.want(t, "half", "since what is published is never old")
+	}
+	r.cut(t)
+	r.wantOld(t, 2, "that it had seen being published")
+	r.stop(t)
+	r.start(t)
+	r.wantOld(t, 1, "that it had seen being published, after a restart")
+	r.stop(t)
 }
 
 // A replay of a message whose event is in work goes with that.
@@ -267,7 +331,12 @@ func testRememberingCostsLittle(t *testing.T, at dialect) {
 // A retained message stays old when another one, which is not retained, comes on
 // its topic: over MQTT 5 it is known which is which.
 func TestNotRetainedTellsNothingOfRetained(t *testing.T) {
-	b := mosquittotest.Start(t, mosquittotest.Config{})
+	for _, b := range brokers {
+		t.Run(b.name, func(t *testing.T) { notRetained(t, b.start(t)) })
+	}
+}
+
+func notRetained(t *testing.T, b addressed) {
 	r := &retainedTest{b: b, line: newCable(t, b.Addr()), got: make(sink, 10)}
 	r.cfg = mqtt.SourceConfig{Broker: at(r.line.url()), Sink: r.got, Memory: &memory{}, Binding: triggers.Binding{Trigger: trigger("cmd/#", 1)}}
 	r.start(t)
@@ -281,6 +350,11 @@ func TestNotRetainedTellsNothingOfRetained(t *testing.T) {
 	r.stop(t)
 	r.start(t)
 	r.wantOld(t, 1, "after a restart")
+	pub(t, b, "-q", "1", "-t", "cmd/valve", "-m", "and now?") // before this run has seen a retained one
+	r.want(t, "and now?", "then")
+	r.stop(t)
+	r.start(t)
+	r.wantOld(t, 1, "after another")
 	r.stop(t)
 }
 

@@ -298,9 +298,7 @@ func testThousandMessagesOverRestarts(t *testing.T, at dialect) {
 		t.Error(err)
 	}
 	t.Logf("%d messages, %d deliveries, %+v", messages, total, s.Stats())
-	if n := s.Stats().Connects; n < 4 {
-		t.Errorf("%d connections, want 4: the broker did not restart under load", n)
-	}
+	eventually(t, "the connection after the last restart", func() bool { return s.Stats().Connects >= 4 })
 }
 
 // A function that is busy longer than the keep-alive loses neither messages nor

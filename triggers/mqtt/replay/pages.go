@@ -14,6 +14,8 @@ const (
 	pageVersion = 1
 	pageEntry   = 8 + 8 + 1 // Key, Digest, flags
 	flagged     = 1         // the topic has a retained message
+
+	pageAbout = "about" // its second byte is 1 if the broker tells what it retains, or else 0
 )
 
 var errBadPage = errors.New("not a page of remembered topics")
@@ -34,6 +36,7 @@ func (t *Topics) changed(p *topic) { t.pages[p.key.page()].stale(p.retained) }
 // matter: a topic of which nobody knows whether it has a retained message may
 // change with every message and never be replayed.
 func (t *Topics) Unsaved() (dirty, sure bool) {
+	dirty, sure = t.about.dirty, t.about.sure
 	for i := range t.pages {
 		dirty = dirty || t.pages[i].dirty
 		sure = sure || t.pages[i].sure
@@ -68,14 +71,22 @@ func (t *Topics) Save() map[string][]byte {
 		b = binary.BigEndian.AppendUint64(b, uint64(p.had))
 		out[name] = append(b, flags)
 	}
-	t.pages = [pageCount]page{}
+	if t.about.dirty {
+		out[pageAbout] = []byte{pageVersion, 0}
+		if t.tells {
+			out[pageAbout][1] = 1
+		}
+	}
+	t.pages, t.about = [pageCount]page{}, page{}
 	return out
 }
 
 // NotSaved takes pages back that could not be saved; sure is what Unsaved said.
 func (t *Topics) NotSaved(pages map[string][]byte, sure bool) {
 	for name := range pages {
-		if i, err := strconv.ParseUint(name, 16, 8); err == nil && i < pageCount {
+		if name == pageAbout {
+			t.about.stale(sure)
+		} else if i, err := strconv.ParseUint(name, 16, 8); err == nil && i < pageCount {
 			t.pages[i].stale(sure)
 		}
 	}
@@ -83,7 +94,14 @@ func (t *Topics) NotSaved(pages map[string][]byte, sure bool) {
 
 // Load takes a page of an earlier run. On an error it has taken nothing of it.
 func (t *Topics) Load(name string, b []byte) error {
-	if len(b) == 0 {
+	switch {
+	case len(b) == 0:
+		return nil
+	case name == pageAbout:
+		if len(b) != 2 || b[0] != pageVersion || b[1] > 1 {
+			return fmt.Errorf("page %q: %w: % x", name, errBadPage, b[:min(len(b), 8)])
+		}
+		t.tells = b[1] == 1
 		return nil
 	}
 	if b[0] != pageVersion || (len(b)-1)%pageEntry != 0 {

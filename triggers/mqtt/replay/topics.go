@@ -23,14 +23,14 @@ import (
 type Kind int
 
 const (
-	// Unknown is a message that was just published; the protocol does not tell
-	// whether the broker retains it [MQTT-3.3.1-9].
+	// Unknown is of a message that was just published, where the protocol does not
+	// tell whether the broker retains it [MQTT-3.3.1-9].
 	Unknown Kind = iota
-	// Plain is one that was just published, and not retained.
+	// Plain was just published, and is not retained.
 	Plain
-	// Retained is one that was just published, and retained from now on.
+	// Retained was just published, and is retained from now on.
 	Retained
-	// Replayed is one that was retained before, and sent because of a subscription.
+	// Replayed was retained before, and is sent because of a subscription.
 	Replayed
 )
 
@@ -48,7 +48,9 @@ type Topics struct {
 	others   bounded
 	seq      uint64 // of the newest arrival
 
+	tells   bool // the broker has told of a message that it is Retained
 	pages   [pageCount]page
+	about   page // whether tells is saved
 	evicted uint64
 }
 
@@ -107,6 +109,29 @@ func (t *Topics) Key(name string) Key {
 	_, _ = h.Write([]byte{0})
 	_, _ = h.Write([]byte(name))
 	return Key(binary.BigEndian.Uint64(h.Sum(nil)))
+}
+
+// Believe says what to believe of a message that the broker says to be of a kind:
+// that one is Plain only if it has told of another that it is Retained. Some do not
+// heed the wish to be told.
+func (t *Topics) Believe(kind Kind) Kind {
+	if kind == Retained && !t.tells {
+		t.tells = true
+		t.about.stale(true)
+	}
+	if kind == Plain && !t.tells {
+		return Unknown
+	}
+	return kind
+}
+
+// Doubt takes note that the session was used over MQTT 3.1.1, which cannot tell:
+// Mosquitto goes on like that over MQTT 5.
+func (t *Topics) Doubt() {
+	if t.tells {
+		t.tells = false
+		t.about.stale(true)
+	}
 }
 
 // Had reports whether the function has had the content of a replay, as the last

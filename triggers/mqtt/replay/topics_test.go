@@ -178,6 +178,48 @@ func TestTopicsOfBrokersAreApart(t *testing.T) {
 	}
 }
 
+// What a broker says of messages that are not retained counts once it has told of
+// one that is.
+func TestBelieve(t *testing.T) {
+	r := New("plant", 1, 1)
+	for i, c := range []struct {
+		do   func()
+		said Kind
+		want Kind
+	}{
+		{nil, Plain, Unknown},
+		{nil, Replayed, Replayed},
+		{nil, Plain, Unknown},
+		{nil, Retained, Retained},
+		{nil, Plain, Plain},
+		{func() { // a restart
+			pages := r.Save()
+			if dirty, _ := r.Unsaved(); dirty {
+				t.Error("it is still to be saved")
+			}
+			r.NotSaved(pages, true)
+			pages = r.Save()
+			r = New("plant", 1, 1)
+			for name, p := range pages {
+				if err := r.Load(name, p); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, Plain, Plain},
+		{func() { r.Doubt() }, Plain, Unknown},
+	} {
+		if c.do != nil {
+			c.do()
+		}
+		if got := r.Believe(c.said); got != c.want {
+			t.Errorf("%d: %d is taken for %d, want %d", i, c.said, got, c.want)
+		}
+	}
+	if pages := r.Save(); len(pages) != 1 || len(pages[pageAbout]) != 2 || pages[pageAbout][1] != 0 {
+		t.Errorf("pages %v", pages)
+	}
+}
+
 func FuzzPage(f *testing.F) {
 	r := New("plant", 10, 10)
 	r.End(r.Begin(r.Key("t"), 1, Retained), true)
@@ -188,6 +230,8 @@ func FuzzPage(f *testing.F) {
 	}
 	f.Add("00", []byte{pageVersion})
 	f.Add("00", []byte{9})
+	f.Add(pageAbout, []byte{pageVersion, 1})
+	f.Add(pageAbout, []byte{pageVersion, 2})
 	f.Fuzz(func(t *testing.T, name string, p []byte) {
 		r := New("plant", 100, 100)
 		if err := r.Load(name, p); err != nil {
