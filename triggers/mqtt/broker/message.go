@@ -146,7 +146,7 @@ func encodePublish(buf *bytes.Buffer, version byte, o outgoing, now instant) err
 		}
 		if m.Expiry != 0 {
 			left := (m.Expiry - now + instant(time.Second) - 1) / instant(time.Second)
-			p.MessageExpiryInterval = uint32(max(1, left)) // [MQTT-3.3.2-6]
+			p.MessageExpiryInterval = uint32(min(max(1, left), math.MaxUint32)) // [MQTT-3.3.2-6]; more once a clock was set back
 		}
 	}
 	return pk.PublishEncode(buf)
