@@ -118,7 +118,7 @@ const (
 	maxPending          = 10000 // events of function outputs on disk, or in a trigger's lane
 	maxPendingBytes     = 64 << 20
 	maxKeepAlive        = 300  // seconds; MQTT 5 clients are told in CONNACK
-	maxAliases          = 64   // topic aliases of one client
+	maxAliases          = 64   // topic aliases of one client, in each direction
 	maxClientID         = 1024 // bytes
 
 	sweepEvery    = time.Second

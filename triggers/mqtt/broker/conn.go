@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,9 +35,14 @@ type conn struct {
 	will      *will
 	assigned  bool // the client id is ours
 	denials   denials
-	aliases   map[uint16]string
-	refused   bool // CONNACK with a refusal was written
-	greeted   bool // CONNACK was queued; no DISCONNECT goes before it [MQTT-3.14.0-1]
+	aliases   map[uint16]string // that the client set
+
+	// Topic aliases that the client is sent; the writer's.
+	maxAlias int
+	aliasOf  map[string]uint16
+
+	refused bool // CONNACK with a refusal was written
+	greeted bool // CONNACK was queued; no DISCONNECT goes before it [MQTT-3.14.0-1]
 
 	inbound int // unacknowledged messages from the client; guarded by s.mu
 
@@ -404,16 +410,31 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 }
 
 // encode appends a PUBLISH, unless it is larger than the client takes
-// [MQTT-3.1.2-25].
+// [MQTT-3.1.2-25]. The first topics get aliases, as many as the client takes
+// [MQTT-3.1.2-26]: devices hear few topics again and again.
 func (c *conn) encode(buf *bytes.Buffer, o outgoing, now instant) bool {
 	before := buf.Len()
+	topic := o.m.Topic
+	if o.alias, o.known = c.aliasOf[topic], c.aliasOf[topic] > 0; !o.known && len(c.aliasOf) < c.maxAlias && worthAlias(topic) {
+		o.alias = uint16(len(c.aliasOf) + 1)
+	}
 	if err := encodePublish(buf, c.version, o, now); err != nil || (c.maxSize > 0 && buf.Len()-before > c.maxSize) {
 		buf.Truncate(before)
 		return false
 	}
+	if o.alias > 0 && !o.known {
+		if c.aliasOf == nil {
+			c.aliasOf = map[string]uint16{}
+		}
+		c.aliasOf[strings.Clone(topic)] = o.alias // not the memory of its packet
+	}
 	c.b.stats.sent.Add(1)
 	return true
 }
+
+// worthAlias passes over topics that an alias, of three bytes, does not shorten,
+// and over those that would take much memory for as long as the connection is.
+func worthAlias(topic string) bool { return len(topic) > 3 && len(topic) <= 1024 }
 
 // loadItems reads from disk the messages that left memory.
 func (c *conn) loadItems(items []due) {

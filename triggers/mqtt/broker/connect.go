@@ -105,6 +105,7 @@ func (c *conn) setLimits(pk *packets.Packet) {
 			c.window = min(c.window, int(p.ReceiveMaximum))
 		}
 		c.maxSize = int(p.MaximumPacketSize)
+		c.maxAlias = min(maxAliases, int(p.TopicAliasMaximum))
 		if keepAlive == 0 || keepAlive > maxKeepAlive {
 			keepAlive = maxKeepAlive
 		}

@@ -185,6 +185,16 @@ func TestKeepAlive(t *testing.T) {
 			t.Errorf("disconnected after %v, want 1.5 s", d)
 		}
 	})
+	t.Run("told on v5", func(t *testing.T) {
+		c := dial(t, s.Addr(), options{id: "silent5", version: 5, keepAlive: 1})
+		begun := time.Now()
+		if p := c.want(pClose); p.body[0] != 0x8d {
+			t.Errorf("DISCONNECT code %#x, want 0x8d", p.body[0])
+		}
+		if d := time.Since(begun); d < time.Second || d > 6*time.Second {
+			t.Errorf("disconnected after %v, want 1.5 s", d)
+		}
+	})
 	t.Run("forced on v5", func(t *testing.T) {
 		nc := dialRaw(t, s.Addr())
 		_, _ = nc.Write(connectPacket(options{id: "v5", version: 5}))

@@ -122,6 +122,9 @@ type outgoing struct {
 	dup    bool
 	pid    uint16
 	ids    []int // subscription identifiers [MQTT-3.3.4-3]
+
+	alias uint16 // topic alias on this connection; 0: none
+	known bool   // the client knows the alias: it stands for the topic
 }
 
 // encodePublish appends the PUBLISH packet.
@@ -145,9 +148,13 @@ func encodePublish(buf *bytes.Buffer, version byte, o outgoing, now instant) err
 			p.User = append(p.User, packets.UserProperty{Key: u.Key, Val: u.Val})
 		}
 		p.SubscriptionIdentifier = o.ids
+		p.TopicAlias, p.TopicAliasFlag = o.alias, o.alias > 0
+		if o.known {
+			pk.TopicName = ""
+		}
 		if m.Expiry != 0 {
 			left := (m.Expiry - now + instant(time.Second) - 1) / instant(time.Second)
-			p.MessageExpiryInterval = uint32(max(1, left)) // [MQTT-3.3.2-6]
+			p.MessageExpiryInterval = uint32(min(max(1, left), math.MaxUint32)) // [MQTT-3.3.2-6]; more once a clock was set back
 		}
 	}
 	return pk.PublishEncode(buf)

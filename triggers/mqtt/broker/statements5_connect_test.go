@@ -138,9 +138,13 @@ var statements5Connect = []statement{
 		first(connectPacket(options{id: "c", version: 5, props: []byte{39, 0, 0, 0, 8}}), nil))},
 	{n: "3.1.2-25", says: "what is too large counts as sent", same: "3.1.2-24"},
 	{n: "3.1.2-26", says: "no topic alias over the client's maximum", steps: each(
-		open("a", options{props: []byte{34, 0, 5}}), send("a", v5.sub1(1, "x", 0), v5.pub(0, "x", 0, "1"), v5.pub(0, "x", 0, "2")),
-		want("a", v5.suback(1, 0), v5.pub(0, "x", 0, "1"), v5.pub(0, "x", 0, "2")))},
-	{n: "3.1.2-27", says: "no topic alias for a client that takes none", same: "2.2.1-2"},
+		open("a", options{props: []byte{34, 0, 2}}), send("a", v5.sub1(1, "#", 0)), want("a", v5.suback(1, 0)),
+		send("a", v5.pub(0, "topic/1", 0, "1"), v5.pub(0, "topic/1", 0, "2"), v5.pub(0, "x", 0, "3"), v5.pub(0, "topic/2", 0, "4"), v5.pub(0, "topic/3", 0, "5"), v5.pub(0, "topic/2", 0, "6")),
+		want("a", v5.pub(0, "topic/1", 0, "1", 35, 0, 1), v5.pub(0, "", 0, "2", 35, 0, 1), v5.pub(0, "x", 0, "3"),
+			v5.pub(0, "topic/2", 0, "4", 35, 0, 2), v5.pub(0, "topic/3", 0, "5"), v5.pub(0, "", 0, "6", 35, 0, 2)))},
+	{n: "3.1.2-27", says: "no topic alias for a client that takes none", steps: each(
+		open("a", options{}), send("a", v5.sub1(1, "topic/1", 0), v5.pub(0, "topic/1", 0, "1"), v5.pub(0, "topic/1", 0, "2")),
+		want("a", v5.suback(1, 0), v5.pub(0, "topic/1", 0, "1"), v5.pub(0, "topic/1", 0, "2")))},
 	{n: "3.1.2-28", says: "no response information that was not asked for", steps: each(
 		lacks("a", options{props: []byte{25, 0}}, 26), lacks("b", options{}, 26))},
 	{n: "3.1.2-29", says: "no reason string that the client does not want", steps: each(

@@ -56,6 +56,9 @@ func header(pk *packets.Packet, first byte) error {
 	flags := first & 0xf
 	var want byte
 	number := "MQTT-2.1.3-1"
+	if pk.ProtocolVersion == V31 || pk.ProtocolVersion == V311 {
+		number = "MQTT-2.2.2-2"
+	}
 	switch h.Type {
 	case packets.Publish:
 		h.Dup, h.Qos, h.Retain = flags&8 != 0, flags>>1&3, flags&1 != 0

@@ -165,6 +165,7 @@ var table = []Requirement{
 			return v.props.has(packets.PropAuthenticationData) && !v.props.has(packets.PropAuthenticationMethod)
 		},
 	},
+	{V5: "MQTT-3.1.2-22", V311: "MQTT-3.1.2-24", What: "silence for more than one and a half keep-alives", By: Connection, Code: packets.ErrKeepAliveTimeout},
 	{V5: "MQTT-3.1.3-4", V311: "MQTT-3.1.3-4", What: "client id that is no UTF-8", By: Codec, Code: packets.ErrClientIdentifierNotValid},
 	{V5: "MQTT-3.1.3-8", V311: "MQTT-3.1.3-8", What: "client id that is not taken", By: Connection, Code: packets.ErrClientIdentifierNotValid},
 	{V5: "MQTT-3.1.3-11", V311: "MQTT-3.1.3-10", What: "topic of the will is no UTF-8", By: Codec, Code: packets.ErrMalformedPacket},
