@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -214,7 +215,14 @@ func (c *conn) read() (goodbye bool, err error) {
 			return false, nil
 		default:
 		}
+		waited := c.br.Buffered() == 0
 		pk, err := packet.Read(c.br, c.version, c.b.cfg.MaxPacket)
+		if waited && pk.FixedHeader.Type == packets.Publish {
+			// Of connections that became readable at once the runtime wakes the
+			// last one first. A SUBSCRIBE that another client sent before this
+			// message gets its turn, so that its subscriber has the message.
+			runtime.Gosched()
+		}
 		if err != nil {
 			var ne net.Error
 			if errors.As(err, &ne) && ne.Timeout() {
