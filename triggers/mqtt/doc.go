@@ -72,7 +72,8 @@
 // earlier one, so each connection gets a client of its own with a store that
 // keeps nothing, and the loop around it is ours. It writes acknowledgements
 // and pings without a deadline and panics on a SUBACK that is too long: the
-// connection underneath it (conn) sets the deadline and refuses such a packet.
+// connection underneath it (conn) sets the deadline and refuses such a packet. To
+// subscribe over a connection that has just ended takes it writeTimeout.
 //
 // The library for MQTT 5 takes a length of any number of bytes and allocates up
 // to 256 MiB on a broker's word (the scanner refuses both), writes a packet in
