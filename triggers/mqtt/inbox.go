@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"slices"
 	"sync"
@@ -53,8 +54,25 @@ type item struct {
 	arrival *replay.Arrival
 }
 
-// digestOf digests what makes one message differ from another for a function.
-func digestOf(m Message) replay.Digest { return replay.DigestOf(m.Payload) }
+// digestOf digests what makes one message differ from another for a function:
+// the payload and, where there are any, the properties, but not the expiry, which
+// is another each time that a broker sends the message.
+func digestOf(m Message) replay.Digest {
+	p := m.Properties
+	if p.ContentType == "" && p.ResponseTopic == "" && len(p.Correlation) == 0 && len(p.User) == 0 {
+		return replay.DigestOf(m.Payload)
+	}
+	var b []byte
+	part := func(s string) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
+	for _, s := range []string{p.ContentType, p.ResponseTopic, string(p.Correlation), string(m.Payload)} {
+		part(s)
+	}
+	for _, u := range p.User {
+		part(u.Name)
+		part(u.Value)
+	}
+	return replay.DigestOf(b)
+}
 
 // saving says how much is to be saved: see Topics.Unsaved.
 type saving int

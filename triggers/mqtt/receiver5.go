@@ -13,6 +13,7 @@ import (
 	packets5 "github.com/eclipse/paho.golang/packets"
 	paho5 "github.com/eclipse/paho.golang/paho"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/triggers/mqtt/replay"
 )
 
@@ -156,7 +157,7 @@ func (l *receiver5) read() {
 func (l *receiver5) take(p *packets5.ControlPacket) error {
 	switch c := p.Content.(type) {
 	case *packets5.Publish:
-		l.watcher.receive(message5(c), l.retention(c), func() { l.acknowledge(c.QoS, c.PacketID) })
+		l.watcher.receive(message5(c, time.Now()), l.retention(c), func() { l.acknowledge(c.QoS, c.PacketID) })
 	case *packets5.Pubrel:
 		l.watcher.released(c.PacketID)
 		done := packets5.NewControlPacket(packets5.PUBCOMP)
@@ -178,11 +179,22 @@ func (l *receiver5) take(p *packets5.ControlPacket) error {
 }
 
 // message5 is a message as functions see it.
-func message5(p *packets5.Publish) Message {
-	return Message{
+// message5 takes over what a PUBLISH says that came now.
+func message5(p *packets5.Publish, now time.Time) Message {
+	m := Message{
 		Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, Dup: p.Duplicate, PacketID: p.PacketID,
 		Retain: p.Retain && subscriptionOf(p) != liveID,
 	}
+	said := p.Properties
+	m.ContentType, m.ResponseTopic, m.Correlation = said.ContentType, said.ResponseTopic, said.CorrelationData
+	for _, u := range said.User {
+		m.User = append(m.User, functions.UserProperty{Name: u.Key, Value: u.Value})
+	}
+	if s := said.MessageExpiry; s != nil {
+		m.Expires = now.Add(time.Duration(*s) * time.Second)
+	}
+	m.UTF8 = said.PayloadFormat != nil && *said.PayloadFormat == 1
+	return m
 }
 
 func subscriptionOf(p *packets5.Publish) int {
