@@ -49,8 +49,9 @@ check: init $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## formatting, linters, impo
 bench: setup build $(TOOLS)/nfpm ## ratios within one run, as a table and bench.json
 	@go run ./testbed/bench -o bin/bench.json
 
-soak: setup build ## 1,000 faults to a node under load, each event looked for: a table and bin/soak.json
+soak: setup build ## 1,000 faults to a node under load, each event looked for: a table and bin/soak.json; then an hour of packets at random
 	@go run ./testbed/settled -faults 1000 -o bin/soak.json $(SOAKFLAGS)
+	@go test ./triggers/mqtt/broker -run '^TestSequences$$' -count=1 -timeout 2h -args -sequences 1h
 
 deb: $(TOOLS)/nfpm ## dist/edgefn_VERSION_ARCH.deb for arm64, armhf and amd64
 	@go run ./cross/package -nfpm $(TOOLS)/nfpm $(DEBFLAGS)

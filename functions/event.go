@@ -10,6 +10,7 @@ type Event struct {
 	Subject         string            // the topic, the line, the path
 	Time            time.Time         // when it happened; zero if the source has no clock
 	DataContentType string            // media type of Data; empty if unknown
+	Expires         time.Time         // when it is of no more use and is not to be run; zero: never
 	Extensions      map[string]string // further attributes, lower-case letters and digits
 	Data            []byte
 }
@@ -25,12 +26,23 @@ const (
 	TypePublish   = "edgefn.mqtt.publish" // a message on its way out, among dead letters
 )
 
-// Extensions of an MQTT event.
+// Extensions of an MQTT event. Those of MQTT 5 are there if the message has
+// them.
 const (
 	ExtMQTTQoS    = "mqttqos"    // "0", "1" or "2"
 	ExtMQTTRetain = "mqttretain" // "true" or "false"
 	ExtMQTTDup    = "mqttdup"    // "true" or "false"
+
+	ExtMQTTResponseTopic = "mqttresponsetopic" // where an answer is expected
+	ExtMQTTCorrelation   = "mqttcorrelation"   // what the answer carries, in base64 (RFC 4648, section 4), as CloudEvents has binary values
+	ExtMQTTProperties    = "mqttproperties"    // the user properties, in order, as a JSON array of arrays [name, value]
+	ExtMQTTOmitted       = "mqttomitted"       // how many user properties are left out for their number or size
+	ExtMQTTUser          = "mqttuser"          // begins the name of the attribute of one user property: mqttuserNAME
 )
+
+// ExtExpiryTime is when the event expires, in RFC 3339: CloudEvents' extension for
+// that. Event.Expires has it.
+const ExtExpiryTime = "expirytime"
 
 // Result is what a successful invocation gave back.
 type Result struct {
@@ -64,6 +76,7 @@ type Publish struct {
 	Data   []byte
 	QoS    byte
 	Retain bool
+	Properties
 }
 
 // Invoke hands an event to another function, asynchronously.

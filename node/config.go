@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -68,14 +67,6 @@ type Config struct {
 	Busy func(line string)
 }
 
-// MQTTConfig is how the broker inside the node listens.
-type MQTTConfig struct {
-	Addr         string // host:port, or Off
-	PasswordFile string // lines "user:hash"; needed beyond loopback
-	CertFile     string // PEM; with it TLS is spoken
-	KeyFile      string
-}
-
 // StoreConfig names an etcd outside; with no endpoints the node runs its own.
 type StoreConfig struct {
 	Endpoints []string
@@ -96,7 +87,7 @@ func Defaults() Config {
 		RunDir:     "/run/edgefn",
 		SecretsDir: "/etc/edgefn/secrets",
 		MaxEvent:   wire.MaxFrame,
-		MQTT:       MQTTConfig{Addr: "127.0.0.1:1883"},
+		MQTT:       MQTTConfig{MQTTListener: MQTTListener{Addr: "127.0.0.1:1883"}, MQTTBounds: defaultMQTTBounds()},
 		Log:        logs.Config{FileSize: 1 << 20, Files: 4, Rate: 64 << 10},
 		State:      settle.StateLimits{Keys: 100_000, Bytes: 64 << 20},
 		Hardware:   HardwareReal,
@@ -159,13 +150,7 @@ func (c *Config) Validate() error {
 	if c.MaxEvent < 2*wire.Overhead || c.MaxEvent > 2<<20 {
 		fault("max_event", "%d bytes: 128Ki to 2Mi are possible", c.MaxEvent)
 	}
-	if c.MQTT.Addr != Off {
-		if _, _, err := net.SplitHostPort(c.MQTT.Addr); err != nil {
-			fault("mqtt.listen", "%w: write host:port, or %q", err, Off)
-		}
-	}
-	file("mqtt.password_file", c.MQTT.PasswordFile)
-	pair(fault, file, "mqtt.tls", c.MQTT.CertFile, c.MQTT.KeyFile)
+	c.MQTT.validate(fault, file)
 	for _, name := range slices.Sorted(maps.Keys(c.Brokers)) {
 		b := c.Brokers[name]
 		switch b.Name = name; {

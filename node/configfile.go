@@ -57,9 +57,9 @@ type configFile struct {
 	Containerd string `yaml:"containerd"`
 	MaxEvent   size   `yaml:"max_event"`
 	MQTT       struct {
-		Listen       string  `yaml:"listen"`
-		PasswordFile string  `yaml:"password_file"`
-		TLS          tlsFile `yaml:"tls"`
+		listenerFile `yaml:",inline"`
+		boundsFile   `yaml:",inline"`
+		Listeners    []listenerFile `yaml:"listeners"`
 	} `yaml:"mqtt"`
 	Brokers map[string]mqtt.Broker `yaml:"brokers"`
 	Store   struct {
@@ -126,6 +126,10 @@ func ParseConfig(name string, text []byte) (Config, error) {
 	f := c.file()
 	if err := root.Decode(&f); err != nil {
 		return Config{}, placed(name, err)
+	}
+	if f.MQTT.Listen == Off && len(f.MQTT.Listeners) > 0 {
+		return Config{}, fmt.Errorf("%s:%d: mqtt.listen is %s, which turns the broker off with all of mqtt.listeners: give it the address of one of them",
+			name, valueOf(valueOf(root, "mqtt"), "listen").Line, Off)
 	}
 	f.into(&c)
 	c.Devices = f.devices(name, root)
@@ -218,6 +222,7 @@ func (c *Config) file() configFile {
 		MaxEvent: size(c.MaxEvent),
 	}
 	f.MQTT.Listen = c.MQTT.Addr
+	f.MQTT.from(c.MQTT.MQTTBounds)
 	f.Hardware = c.Hardware
 	f.Log.Size, f.Log.Files, f.Log.Rate = size(c.Log.FileSize), c.Log.Files, size(c.Log.Rate)
 	f.Flash.Daily = size(c.FlashDaily)
@@ -228,7 +233,10 @@ func (c *Config) file() configFile {
 func (f *configFile) into(c *Config) {
 	c.Name, c.DataDir, c.RunDir, c.SecretsDir, c.Containerd = f.Name, f.Data, f.Run, f.Secrets, f.Containerd
 	c.MaxEvent, c.Hardware = int64(f.MaxEvent), f.Hardware
-	c.MQTT = MQTTConfig{Addr: f.MQTT.Listen, PasswordFile: f.MQTT.PasswordFile, CertFile: f.MQTT.TLS.Cert, KeyFile: f.MQTT.TLS.Key}
+	c.MQTT = MQTTConfig{MQTTListener: f.MQTT.listener(), MQTTBounds: f.MQTT.bounds()}
+	for _, l := range f.MQTT.Listeners {
+		c.MQTT.Listeners = append(c.MQTT.Listeners, l.listener())
+	}
 	for name, b := range f.Brokers {
 		b.Name = name
 		f.Brokers[name] = b
@@ -254,6 +262,12 @@ func checkKeys(file, path string, n *yaml.Node, t reflect.Type) []error {
 		var faults []error
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			faults = append(faults, checkKeys(file, path+n.Content[i].Value+".", n.Content[i+1], t.Elem())...)
+		}
+		return faults
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && n.Kind == yaml.SequenceNode:
+		var faults []error
+		for i, e := range n.Content {
+			faults = append(faults, checkKeys(file, fmt.Sprintf("%s[%d].", strings.TrimSuffix(path, "."), i), e, t.Elem())...)
 		}
 		return faults
 	case t.Kind() != reflect.Struct && t.Kind() != reflect.Map:

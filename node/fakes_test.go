@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,13 +103,13 @@ func (w *world) parts() node.Parts {
 			}
 			return d, err
 		},
-		Source: func(cfg *node.Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deployer.Source, error) {
+		Source: func(cfg *node.Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware, m *deployer.Memory) (deployer.Source, error) {
 			if b.Trigger.MQTT == nil {
-				return node.RealParts().Source(cfg, b, sink, d)
+				return node.RealParts().Source(cfg, b, sink, d, m)
 			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			s := &fakeSource{b: b, sink: sink, running: make(chan struct{}), ended: make(chan struct{})}
+			s := &fakeSource{b: b, sink: sink, memory: m, running: make(chan struct{}), ended: make(chan struct{})}
 			w.sources[b.Trigger.Name] = s
 			w.made = append(w.made, b.Trigger.Name+" "+b.Trigger.MQTT.Topic)
 			return s, nil
@@ -470,6 +471,14 @@ type fakeBroker struct {
 func (b *fakeBroker) Listen() error { return b.err }
 func (b *fakeBroker) Addr() string  { return "127.0.0.1:1883" }
 
+// MQTTClients knows one client.
+func (b *fakeBroker) MQTTClients(after string, limit int) []api.MQTTClient {
+	if after != "" || limit < 1 {
+		return nil
+	}
+	return []api.MQTTClient{{ID: "pump"}}
+}
+
 func (b *fakeBroker) Bind(set []triggers.Binding) {
 	b.bmu.Lock()
 	defer b.bmu.Unlock()
@@ -490,8 +499,10 @@ func (b *fakeBroker) bound() []string {
 type fakeSource struct {
 	b       triggers.Binding
 	sink    triggers.Sink
-	running chan struct{} // closed by Run
-	ended   chan struct{} // closed when Run has returned
+	memory  *deployer.Memory
+	running chan struct{}                  // closed by Run
+	ended   chan struct{}                  // closed when Run has returned
+	told    atomic.Pointer[api.SourceInfo] // what Status tells; nil: all is well
 }
 
 func (s *fakeSource) Run(ctx context.Context) error {
@@ -501,7 +512,12 @@ func (s *fakeSource) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s *fakeSource) Status() api.SourceInfo { return api.SourceInfo{State: "connected"} }
+func (s *fakeSource) Status() api.SourceInfo {
+	if i := s.told.Load(); i != nil {
+		return *i
+	}
+	return api.SourceInfo{State: "connected"}
+}
 
 // flakyStore is a store that fails when it is told to.
 type flakyStore struct {

@@ -158,7 +158,7 @@ func deadLetter(function string, l dead.Letter) api.DeadLetter {
 		ID: l.ID, Function: function, Trigger: l.Trigger, Time: l.Time, Attempts: l.Attempts, Failure: l.Failure,
 		Event: api.EventInfo{
 			ID: e.ID, Type: e.Type, Source: e.Source, Subject: e.Subject, Time: e.Time,
-			DataContentType: e.DataContentType, Extensions: e.Extensions, Data: e.Data,
+			DataContentType: e.DataContentType, Expires: e.Expires, Extensions: e.Extensions, Data: e.Data,
 		},
 		Bytes: l.Bytes, Cut: l.Cut,
 	}

@@ -261,13 +261,22 @@ func (n *Node) listen() (LocalBroker, error) {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, &api.Error{
 				Err:     err,
-				Message: fmt.Sprintf("mqtt broker: address %s is in use by another program", n.cfg.MQTT.Addr),
-				Hint:    "choose another with --mqtt ADDR (mqtt.listen in the config), or turn the broker off with --mqtt off",
+				Message: fmt.Sprintf("mqtt broker: address %s is in use by another program", n.takenAddress(err)),
+				Hint:    "choose another with --mqtt ADDR (listen below mqtt in the config), or turn the broker off with --mqtt off",
 			}
 		}
 		return nil, fmt.Errorf("mqtt broker: %w", err)
 	}
 	return b, nil
+}
+
+// takenAddress is the address that the broker could not have.
+func (n *Node) takenAddress(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil {
+		return op.Addr.String()
+	}
+	return n.cfg.MQTT.Addr
 }
 
 // open opens the store and the sandboxes.
@@ -314,8 +323,10 @@ func (n *Node) load(ctx context.Context) error {
 		Node: n.cfg.Name, SecretsDir: n.cfg.SecretsDir, MaxFrame: int(n.cfg.MaxEvent),
 		Store: n.st, Settler: n.settler, Logs: n.logs, Images: n.boxes, Devices: n.devices, Runtimes: n.runtimes,
 		HasBroker: n.hasBroker, Satisfies: n.parts.Satisfies, NewPool: n.parts.Pool,
-		NewSource: func(b triggers.Binding) (deploy.Source, error) { return n.parts.Source(&n.cfg, b, n, n.hardware) },
-		ClientID:  func(function, trigger string) string { return n.parts.ClientID(n.cfg.Name, function, trigger) },
+		NewSource: func(b triggers.Binding, m *deploy.Memory) (deploy.Source, error) {
+			return n.parts.Source(&n.cfg, b, n, n.hardware, m)
+		},
+		ClientID: func(function, trigger string) string { return n.parts.ClientID(n.cfg.Name, function, trigger) },
 		EndSession: func(ctx context.Context, broker, clientID string) error {
 			return n.parts.EndSession(ctx, &n.cfg, broker, clientID)
 		},

@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/edgefn/edgefn/cluster/store"
 	"github.com/edgefn/edgefn/cluster/store/etcd"
@@ -25,6 +29,7 @@ import (
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 )
 
 // HostPath is the PATH in a sandbox with the node's own /usr: what a manifest's
@@ -48,6 +53,7 @@ var states = map[string]string{
 	mqtt.StateOffline:    "connecting",
 	mqtt.StateConnected:  "connected",
 	mqtt.StateRefused:    "refused",
+	mqtt.StateContested:  "contested",
 	mqtt.StateStopped:    "stopped",
 }
 
@@ -57,15 +63,27 @@ func New(cfg Config) (*Node, error) { return Assemble(cfg, RealParts()) }
 
 // RealParts are etcd, containerd, the brokers and the runtimes of this machine.
 func RealParts() Parts {
+	var host atomic.Pointer[sandbox.Host] // the broker is there before it
+	ofFunction := func(remote netip.AddrPort) bool {
+		h := host.Load()
+		return h != nil && h.OfFunction(remote)
+	}
 	return Parts{
 		Store:        openStore,
 		RestoreStore: restoreStore,
-		Sandboxes:    openSandboxes,
-		Pool:         func(c pool.Config) (deploy.Pool, error) { return pool.New(c) },
-		Broker:       newBroker,
-		Publisher:    newPublisher,
-		Source:       newSource,
-		Devices:      newDevices,
+		Sandboxes: func(ctx context.Context, cfg *Config) (Sandboxes, error) {
+			h, err := openSandboxes(ctx, cfg)
+			if err != nil {
+				return nil, err
+			}
+			host.Store(h.Host)
+			return h, nil
+		},
+		Pool:      func(c pool.Config) (deploy.Pool, error) { return pool.New(c) },
+		Broker:    func(cfg *Config, sink triggers.Sink) (LocalBroker, error) { return newBroker(cfg, sink, ofFunction) },
+		Publisher: newPublisher,
+		Source:    newSource,
+		Devices:   newDevices,
 		EndSession: func(ctx context.Context, cfg *Config, name, clientID string) error {
 			b, ok := cfg.Brokers[name]
 			if !ok {
@@ -123,22 +141,22 @@ type hostSandboxes struct {
 	shims string
 }
 
-func openSandboxes(ctx context.Context, cfg *Config) (Sandboxes, error) {
+func openSandboxes(ctx context.Context, cfg *Config) (hostSandboxes, error) {
 	shims := filepath.Join(cfg.RunDir, "shims") // the sandboxes' users have to reach it
 	log := cfg.Logger.With("component", "sandbox")
 	if err := searchable(cfg.RunDir); err != nil {
-		return nil, err
+		return hostSandboxes{}, err
 	}
 	h, err := sandbox.Open(ctx, sandbox.Config{
 		Socket: cfg.Containerd, DataDir: cfg.DataDir, RunDir: cfg.RunDir, ShimsDir: shims,
 		SecretsDir: cfg.SecretsDir, Logger: cfg.Logger,
 	})
 	if err != nil {
-		return nil, err
+		return hostSandboxes{}, err
 	}
 	if err := runtimes.Write(shims); err != nil {
 		h.Close(context.WithoutCancel(ctx))
-		return nil, err
+		return hostSandboxes{}, err
 	}
 	if python, err := runtimes.Find(HostPath, "python3"); err == nil {
 		ctx, cancel := context.WithTimeout(ctx, compileTime)
@@ -220,28 +238,39 @@ func (h hostSandboxes) Status(ctx context.Context) api.ComponentStatus {
 }
 
 // embedded gives the broker inside the node the node's words.
-type embedded struct{ *broker.Broker }
+type embedded struct {
+	*broker.Broker
+	bounds MQTTBounds
+}
 
-func newBroker(cfg *Config, sink triggers.Sink) (LocalBroker, error) {
+func newBroker(cfg *Config, sink triggers.Sink, ofFunction func(netip.AddrPort) bool) (LocalBroker, error) {
+	m := cfg.MQTT
 	b, err := broker.New(broker.Config{
-		Addr: cfg.MQTT.Addr, Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
-		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(),
-		PasswordFile: cfg.MQTT.PasswordFile, CertFile: cfg.MQTT.CertFile, KeyFile: cfg.MQTT.KeyFile,
+		Listeners: m.brokerListeners(), Name: functions.LocalBroker, Dir: filepath.Join(cfg.DataDir, "mqtt"), Sink: sink,
+		Logger: cfg.Logger, MaxPayload: cfg.MaxPayload(), MaxClients: m.MaxClients, MaxPacket: int(m.MaxPacket),
+		OfFunction: ofFunction, Logins: access.LoginsConfig{MaxWaiting: m.MaxLogins},
+		MaxSessions: m.MaxSessions, SessionExpiry: m.SessionExpiry,
+		MaxQueue: m.Queue.Messages, MaxQueueBytes: m.Queue.Bytes, MaxQueuedBytes: m.Queue.Total, QueueFull: m.Queue.Full,
+		MaxRetained: m.Retained.Messages, MaxRetainedBytes: m.Retained.Bytes, RetainedFull: m.Retained.Full,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return embedded{b}, nil
+	return embedded{b, m.MQTTBounds}, nil
 }
 
-// Publish implements Publisher. A message that went out and could only not be
-// retained is not sent again for that: the broker logs it.
+// Publish implements Publisher. A message of QoS 0 that went out and could only
+// not be retained is not sent again for that.
 func (b embedded) Publish(ctx context.Context, m functions.Publish) error {
-	err := b.Broker.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain)
-	if errors.Is(err, broker.ErrRetainedFull) {
+	err := b.Broker.Publish(ctx, m)
+	switch {
+	case errors.Is(err, broker.ErrRetainedFull) && m.QoS == 0:
 		return nil
+	case errors.Is(err, broker.ErrRetainedFull):
+		return fmt.Errorf("%w: %w", outbox.ErrRefused, err)
+	default:
+		return err
 	}
-	return err
 }
 
 // PublishAlone implements Publisher: no connection is between it and the broker.
@@ -251,11 +280,27 @@ func (b embedded) PublishAlone(ctx context.Context, m functions.Publish) error {
 
 // Status implements Publisher.
 func (b embedded) Status() api.ComponentStatus {
-	s := b.Stats()
+	s, m := b.Stats(), b.bounds
+	number := func(n int) string { return humanize.Comma(int64(n)) }
+	bytes := func(n int64) string { return humanize.IBytes(uint64(n)) }
 	return api.ComponentStatus{
-		State: "up", Address: b.Addr(),
-		Detail: fmt.Sprintf("%d clients, %d sessions, %d retained, %d received, %d sent", s.Clients, s.Sessions, s.Retained, s.Received, s.Sent),
+		State: "up", Address: strings.Join(b.Addrs(), ", "),
+		Detail: fmt.Sprintf("%s of %s clients, %s of %s sessions, %s of %s queued, %s of %s messages and %s of %s retained; %s received, %s sent",
+			number(s.Clients), number(m.MaxClients), number(s.Sessions), number(m.MaxSessions), bytes(s.QueuedBytes), bytes(m.Queue.Total),
+			number(s.Retained), number(m.Retained.Messages), bytes(s.RetainedBytes), bytes(m.Retained.Bytes), humanize.Comma(s.Received), humanize.Comma(s.Sent)),
 	}
+}
+
+// MQTTClients implements LocalBroker.
+func (b embedded) MQTTClients(after string, limit int) []api.MQTTClient {
+	out := []api.MQTTClient{}
+	for _, c := range b.Clients(after, limit) {
+		out = append(out, api.MQTTClient{
+			ID: c.ID, User: c.User, Listener: c.Listener, Address: c.Remote, Version: c.Version, Since: c.Since,
+			Subscriptions: c.Subscriptions, Queued: c.Queued,
+		})
+	}
+	return out
 }
 
 // remote gives the publisher of a broker outside the node's words.
@@ -279,12 +324,12 @@ func newPublisher(cfg *Config, name string) (Publisher, error) {
 
 // Publish implements Publisher.
 func (p remote) Publish(ctx context.Context, m functions.Publish) error {
-	return sent(p.Publisher.Publish(ctx, m.Topic, m.Data, m.QoS, m.Retain))
+	return sent(p.Publisher.Publish(ctx, m))
 }
 
 // PublishAlone implements Publisher.
 func (p remote) PublishAlone(ctx context.Context, m functions.Publish) error {
-	return sent(p.Publisher.PublishAlone(ctx, m.Topic, m.Data, m.QoS, m.Retain))
+	return sent(p.Publisher.PublishAlone(ctx, m))
 }
 
 // sent gives what became of a message the words of the outbox.
@@ -314,7 +359,7 @@ func (p remote) Status() api.ComponentStatus {
 // subscriber gives the source of a trigger the node's words.
 type subscriber struct{ *mqtt.Source }
 
-func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deploy.Source, error) {
+func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware, m *deploy.Memory) (deploy.Source, error) {
 	switch {
 	case b.Trigger.GPIO != nil:
 		return newEdgeSource(cfg, b, sink, d)
@@ -323,7 +368,7 @@ func newSource(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Ha
 	}
 	s, err := mqtt.NewSource(mqtt.SourceConfig{
 		Broker: cfg.Brokers[b.Trigger.MQTT.Broker], ClientID: mqtt.ClientID(cfg.Name, b.Function, b.Trigger.Name),
-		Binding: b, Sink: sink, Logger: cfg.Logger, Drain: drainTime,
+		Binding: b, Sink: sink, Memory: m, Logger: cfg.Logger, Drain: drainTime,
 	})
 	if err != nil {
 		return nil, err

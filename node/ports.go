@@ -50,6 +50,9 @@ type LocalBroker interface {
 	Listen() error
 	// Addr is where it listens, once it does.
 	Addr() string
+	// MQTTClients returns the connected clients whose ids come after after, in
+	// order, at most limit of them.
+	MQTTClients(after string, limit int) []api.MQTTClient
 }
 
 // Parts makes what a node stands on. Tests put fakes in their place.
@@ -65,7 +68,7 @@ type Parts struct {
 	// Publisher is for the brokers of the config, Source for triggers at them and
 	// at devices.
 	Publisher func(cfg *Config, broker string) (Publisher, error)
-	Source    func(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware) (deploy.Source, error)
+	Source    func(cfg *Config, b triggers.Binding, sink triggers.Sink, d devices.Hardware, m *deploy.Memory) (deploy.Source, error)
 	// Devices makes the node's lines, sensors and buses of the config.
 	Devices func(cfg *Config) (devices.Hardware, error)
 	// EndSession ends the session of a trigger at a broker outside.

@@ -13,6 +13,7 @@ import (
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/node/api"
 	"github.com/edgefn/edgefn/node/settle/durable"
+	"github.com/edgefn/edgefn/triggers/mqtt"
 )
 
 // States of a node.
@@ -86,7 +87,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	for r, v := range n.runtimes {
 		s.Runtimes[string(r)] = v
 	}
-	s.Warnings = slices.Concat(n.boxes.Warnings(), n.diskWarning(), n.restoreWarnings())
+	s.Warnings = slices.Concat(n.boxes.Warnings(), n.diskWarning(), n.restoreWarnings(), n.sourceWarnings())
 	var err error
 	if s.Outbox, err = n.outboxQueues(ctx); err != nil {
 		s.Warnings = append(s.Warnings, err.Error())
@@ -151,6 +152,19 @@ func (n *Node) storeStatus(ctx context.Context) api.ComponentStatus {
 		c.State, c.Detail = h.State, h.Reason+" ("+detail+")"
 	}
 	return c
+}
+
+// sourceWarnings are of triggers whose session at a broker outside another client
+// takes away again and again: no retry of ours mends that.
+func (n *Node) sourceWarnings() (warnings []string) {
+	for _, f := range n.deployer.Deployments() {
+		for _, s := range n.deployer.Sources(f) {
+			if s.State == states[mqtt.StateContested] {
+				warnings = append(warnings, fmt.Sprintf("function %q, trigger %q: %s", f.Name(), s.Trigger, s.Error))
+			}
+		}
+	}
+	return warnings
 }
 
 // littleRoom is what the disk of the data folder has to have free before status

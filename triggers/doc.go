@@ -10,5 +10,5 @@
 // mqtt/broker/ the broker inside the node, gpio/ listens to lines, sensor/ reads
 // sensors. The last two have nobody to tell of an outcome. What they have in
 // common is Local: it hands their events over through a Feed, and tries a device
-// again that is away.
+// again that is away. certs/ has what TLS needs of files, whoever renews them.
 package triggers

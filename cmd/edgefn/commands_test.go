@@ -32,6 +32,7 @@ func TestJSON(t *testing.T) {
 		{"usage gauge -o json", []api.Usage{b.Details["gauge"].Usage}},
 		{"status -o json", b.Node},
 		{"devices -o json", b.Hard},
+		{"mqtt clients -o json", b.Clients},
 		{"state list fan -o json", []api.StateKey{}},
 		{"dead show fan 01A -o json", b.Letters[0]},
 		{"rollback fan -o json", api.Deployed{Name: "fan", Version: "sha256:fedcba9876543210", Nodes: []string{"gw1"}}},
@@ -328,6 +329,15 @@ func TestPause(t *testing.T) {
 	} {
 		s.run(strings.Fields(c.args)...).want(t, 0, c.out, c.err)
 	}
+}
+
+// An error that the table of triggers has no room for stands below it.
+func TestDescribeTellsLongErrorsWhole(t *testing.T) {
+	b := backend()
+	d := b.Details["fan"]
+	d.Sources[1].State, d.Sources[1].Error = "contested", strings.Repeat("x", maxTriggerError)+": name the node anew"
+	s := open(t, b)
+	s.run("describe", "fan").want(t, 0, "\nplant: "+strings.Repeat("x", maxTriggerError)+": name the node anew\n", "")
 }
 
 // What takes long says so on a terminal, and takes its line away.

@@ -117,6 +117,14 @@ func (a *app) deadShowCommand() *cobra.Command {
 	return cmd
 }
 
+// expiry is the time at which an event expires; empty: never.
+func expiry(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.RFC3339)
+}
+
 func (a *app) printLetter(l api.DeadLetter) error {
 	t := newTable()
 	e := l.Event
@@ -133,9 +141,10 @@ func (a *app) printLetter(l api.DeadLetter) error {
 		{"event source", e.Source},
 		{"event subject", e.Subject},
 		{"content type", e.DataContentType},
+		{"expires", expiry(e.Expires)},
 	} {
-		if f[0] == "to" && f[1] == "" {
-			continue // it came to the function
+		if f[1] == "" && (f[0] == "to" || f[0] == "expires") {
+			continue // it came to the function, or never expires
 		}
 		t.row(f[0]+":", cell(f[1], 500))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -115,6 +116,7 @@ func (a *app) printTriggers(d api.FunctionDetail) error {
 	for _, s := range d.Sources {
 		sources[s.Trigger] = s
 	}
+	var long []string
 	t := newTable("TRIGGER", a.paint("STATE"), "SOURCE", "ORDER", "ERROR")
 	for _, tr := range d.Function.Triggers {
 		what := ""
@@ -134,13 +136,29 @@ func (a *app) printTriggers(d api.FunctionDetail) error {
 		case s.Paused && state == "connected":
 			state = "paused" // what is wrong with it counts more
 		}
-		t.row(tr.Name, a.paint(state), cell(what, 100), string(tr.Order), cell(s.Error, 120))
+		why := cell(s.Error, maxTriggerError)
+		if strings.HasSuffix(why, "…") {
+			long = append(long, fmt.Sprintf("%s: %s", tr.Name, cell(s.Error, math.MaxInt)))
+		}
+		t.row(tr.Name, a.paint(state), cell(what, 100), string(tr.Order), why)
 	}
 	if err := a.printf("\n"); err != nil {
 		return err
 	}
-	return t.printTo(a.out)
+	if err := t.printTo(a.out); err != nil {
+		return err
+	}
+	for _, l := range long { // what to do about it stands at its end
+		if err := a.printf("\n%s\n", l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// maxTriggerError bounds an error in the table of triggers, in characters; a
+// longer one stands below it, too.
+const maxTriggerError = 120
 
 // changes says how far quantities have to move.
 func changes(change map[string]float64) string {

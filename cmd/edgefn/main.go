@@ -92,6 +92,7 @@ func (a *app) root() *cobra.Command {
 		a.initCommand(),
 		a.invokeCommand(),
 		a.logsCommand(),
+		a.mqttCommand(),
 		a.nodeCommand(),
 		a.pauseCommand(),
 		a.removeCommand(),

@@ -279,6 +279,10 @@ func backend() *apitest.Backend {
 				{Kind: "line", Name: "gpiochip:pinctrl-bcm2711/42", What: "LED", UsedBy: "led0"},
 			},
 		},
+		Clients: []api.MQTTClient{
+			{ID: "\x1b[31mlamp", Listener: "127.0.0.1:1883", Address: "127.0.0.1:50122", Version: "3.1.1", Since: now.Add(-time.Hour)},
+			{ID: "pump-1", User: "pump", Listener: "192.168.1.10:8883", Address: "192.168.1.77:40001", Version: "5", Since: now.Add(-time.Minute), Subscriptions: 2, Queued: 17},
+		},
 		Lines: []api.LogLine{
 			{Time: now.Add(-time.Hour), Level: "info", Function: "fan", Version: "sha256:0", Invocation: "i1", Stream: "stdout", Text: "hello"},
 			{Time: now.Add(-time.Minute), Level: "warning", Function: "fan", Version: "sha256:0", Stream: "node", Text: "two\nlines\x1b]0;evil\a"},
@@ -347,6 +351,7 @@ func TestTables(t *testing.T) {
 		"usage":     {"usage"},
 		"status":    {"status"},
 		"devices":   {"devices"},
+		"clients":   {"mqtt", "clients"},
 		"logs":      {"logs", "fan"},
 		"dead-list": {"dead", "list", "fan"},
 		"dead-show": {"dead", "show", "fan", "01A"},

@@ -94,7 +94,7 @@ const (
 var stateColours = map[string]string{
 	"serving": green, "up": green, "connected": green, "ready": green,
 	"starting": yellow, "connecting": yellow, "warning": yellow, "not ready": yellow, "stopping": yellow, "paused": yellow,
-	"failing": red, "degraded": red, "down": red, "refused": red, "error": red, "failed": red, "ok": green, "fault": red,
+	"failing": red, "degraded": red, "down": red, "refused": red, "contested": red, "error": red, "failed": red, "ok": green, "fault": red,
 }
 
 // colour reports whether stdout may have colours. See https://no-color.org.

@@ -15,8 +15,9 @@ func (a *app) usageCommand() *cobra.Command {
 		Short: "Show what functions have cost",
 		Long: "usage shows what each function has cost since it was first deployed: invocations, time of\n" +
 			"execution, CPU time of the whole process tree, and memory as its peak times the time it\n" +
-			"was held. A cold start is an event that waited for its instance. WRITTEN is what the store has\n" +
-			"written to the disk for the function.",
+			"was held. A cold start is an event that waited for its instance. EXPIRED events did not run,\n" +
+			"for the time that their senders gave them was over. WRITTEN is what the store has written to\n" +
+			"the disk for the function.",
 		Example:           "  edgefn usage\n  edgefn usage fan -o json",
 		Args:              wants("[NAME]"),
 		ValidArgsFunction: a.complete(functionNames),
@@ -40,10 +41,10 @@ func (a *app) usageCommand() *cobra.Command {
 				a.message("no function has run")
 				return nil
 			}
-			t := newTable("FUNCTION", "INVOCATIONS", "FAILURES", "EXECUTION", "CPU", "MEMORY", "COLD", "WARM", "WRITTEN", "SINCE")
+			t := newTable("FUNCTION", "INVOCATIONS", "FAILURES", "EXECUTION", "CPU", "MEMORY", "COLD", "WARM", "EXPIRED", "WRITTEN", "SINCE")
 			for _, u := range us {
 				t.row(u.Function, humanize.Comma(u.Invocations), humanize.Comma(u.Failures), millis(u.WallMS), millis(u.CPUMS),
-					fmt.Sprintf("%.2f MiB·s", u.MemoryMiBMS/1000), humanize.Comma(u.Cold), humanize.Comma(u.Warm), size(u.WrittenBytes), u.Since.Local().Format(time.DateOnly))
+					fmt.Sprintf("%.2f MiB·s", u.MemoryMiBMS/1000), humanize.Comma(u.Cold), humanize.Comma(u.Warm), humanize.Comma(u.Expired), size(u.WrittenBytes), u.Since.Local().Format(time.DateOnly))
 			}
 			return t.printTo(a.out)
 		},

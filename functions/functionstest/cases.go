@@ -130,6 +130,57 @@ var cases = []testCase{
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}},
+	{name: "properties", run: func(t *testing.T, s *subject) {
+		want := []functions.Publish{
+			{Topic: "test/properties", Data: []byte("x"), QoS: 1, Properties: functions.Properties{
+				ContentType: "text/plain", ResponseTopic: "test/answer", Correlation: []byte{0xff, 1},
+				User: []functions.UserProperty{{Name: "tag", Value: "a"}, {Name: "tag", Value: "b"}, {Name: "Größe", Value: "ü=ü"}},
+			}},
+			{Topic: "test/one", Data: []byte("x"), QoS: 1, Properties: functions.Properties{User: []functions.UserProperty{{Name: "tag"}}}},
+		}
+		got := s.ok(t, "properties", nil).Published
+		wantExpiry(t, got, 2*time.Second) // whole seconds, no fewer than asked for
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}},
+	{name: "properties-refused", run: func(t *testing.T, s *subject) {
+		out := s.ok(t, "properties-refused", nil)
+		got := decode[map[string]string](t, out)
+		for what, says := range map[string]string{"expiry": "expiry", "response": "response topic", "user": "user"} {
+			if !strings.Contains(got[what], says) {
+				t.Errorf("error of %s is %q, want one that says %q", what, got[what], says)
+			}
+		}
+		if diff := cmp.Diff(Committed{}, out.Committed); diff != "" {
+			t.Errorf("effects (-want +got):\n%s", diff)
+		}
+	}},
+	{name: "reply", run: func(t *testing.T, s *subject) {
+		want := []functions.Publish{{
+			Broker: "plant", Topic: "test/answer/1", Data: []byte(`{"ok":true}`), QoS: 2, Properties: functions.Properties{
+				ContentType: "application/json", Correlation: []byte("c\x00\xff"), User: []functions.UserProperty{{Name: "tag", Value: "a"}},
+			},
+		}}
+		got := s.request(t, "reply", map[string]string{"mqttresponsetopic": "test/answer/1", "mqttcorrelation": "YwD/"}).Published
+		wantExpiry(t, got, time.Minute)
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		got = s.request(t, "reply", map[string]string{"mqttresponsetopic": "test/answer/1"}).Published
+		if len(got) != 1 || len(got[0].Correlation) != 0 {
+			t.Errorf("published %+v, want an answer with no correlation, as the event had none", got)
+		}
+	}},
+	{name: "reply-nobody", run: func(t *testing.T, s *subject) {
+		s.fails(t, "reply-nobody", functions.FailRaised, "asks for no answer", "mqttresponsetopic")
+	}},
+	{name: "reply-ungranted", run: func(t *testing.T, s *subject) {
+		out := s.request(t, "reply-ungranted", map[string]string{"mqttresponsetopic": "forbidden/topic"})
+		if out.Failure == nil || !strings.Contains(out.Failure.Message, "forbidden/topic") || len(out.Published) > 0 {
+			t.Errorf("outcome %+v, want a failure that names the topic", out)
+		}
+	}},
 	{name: "invoke", run: func(t *testing.T, s *subject) {
 		out := s.ok(t, "invoke", nil)
 		ids := decode[[]string](t, out)
@@ -374,4 +425,16 @@ func skipAllBut(r functions.Runtime, why string) map[functions.Runtime]string {
 		}
 	}
 	return m
+}
+
+// wantExpiry checks when the first message expires, and takes that away.
+func wantExpiry(t *testing.T, got []functions.Publish, in time.Duration) {
+	t.Helper()
+	if len(got) == 0 {
+		t.Fatal("nothing was published")
+	}
+	if left := time.Until(got[0].Expires); left > in || left < in-time.Second {
+		t.Errorf("it expires in %v, want %v", left, in)
+	}
+	got[0].Expires = time.Time{}
 }

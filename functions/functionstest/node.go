@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
@@ -85,7 +86,11 @@ func (i *Invocation) Call(_ context.Context, kind wire.Kind, c wire.Call) (wire.
 		if !i.f.MayPublish(c.Topic) {
 			return wire.Reply{}, fmt.Errorf("topic %s is not granted: add it to grants: publish", c.Topic)
 		}
-		i.effects = append(i.effects, functions.Publish{Broker: c.Broker, Topic: c.Topic, Data: c.Data, QoS: c.QoS, Retain: c.Retain})
+		p, err := c.Properties(time.Now())
+		if err != nil {
+			return wire.Reply{}, err
+		}
+		i.effects = append(i.effects, functions.Publish{Broker: c.Broker, Topic: c.Topic, Data: c.Data, QoS: c.QoS, Retain: c.Retain, Properties: p})
 		return wire.Reply{}, nil
 	case wire.KindInvoke:
 		if !i.f.MayInvoke(owner) {

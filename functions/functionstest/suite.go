@@ -144,6 +144,14 @@ func (s *subject) invoke(t *testing.T, name string, data []byte) Outcome {
 	})
 }
 
+// request is invoke for an event of a broker outside, with further attributes.
+func (s *subject) request(t *testing.T, name string, attributes map[string]string) Outcome {
+	t.Helper()
+	return s.fn.Invoke(t, functions.Event{
+		ID: "event-1", Type: name, Source: "mqtt://plant", Subject: "test/ask", Time: eventTime, Extensions: attributes,
+	})
+}
+
 // ok is invoke for what must succeed.
 func (s *subject) ok(t *testing.T, name string, data []byte) Outcome {
 	t.Helper()

@@ -298,9 +298,15 @@ func (p *Pool) served(w *worker, again bool) {
 	p.wake()
 }
 
-// offer hands a worker the event that waits longest, or makes it a spare; p.mu
-// is held.
+// offer hands a worker the event that waits longest and has not expired, or makes
+// it a spare; p.mu is held.
 func (p *Pool) offer(w *worker) {
+	n := 0
+	for n < len(p.waiting) && p.waiting[n].inv.expired() {
+		p.waiting[n].done <- answer{err: ErrExpired}
+		n++
+	}
+	p.waiting = slices.Delete(p.waiting, 0, n)
 	if len(p.waiting) == 0 {
 		p.spares = append(p.spares, w)
 		return
@@ -349,6 +355,10 @@ func (p *Pool) Invoke(ctx context.Context, inv Invocation) (Outcome, error) {
 		p.mu.Unlock()
 		return Outcome{}, ErrClosed
 	}
+	if inv.expired() {
+		p.mu.Unlock()
+		return Outcome{}, ErrExpired
+	}
 	p.lastEvent = now
 	if n := len(p.spares); n > 0 {
 		w := p.spares[0]
@@ -375,6 +385,11 @@ func (p *Pool) Invoke(ctx context.Context, inv Invocation) (Outcome, error) {
 	p.mu.Unlock()
 	a := <-r.done // its worker sees ctx too
 	return a.out, a.err
+}
+
+// expired reports whether it is too late to begin.
+func (inv *Invocation) expired() bool {
+	return !inv.Expires.IsZero() && !time.Now().Before(inv.Expires)
 }
 
 // Check starts an instance and waits until its handler is loaded. It returns a

@@ -518,3 +518,55 @@ func TestIdleFunctionCostsNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An event that expires while it waits for an instance is given to none, and the
+// instance is there for the next one.
+func TestExpiredWhileItWaits(t *testing.T) {
+	release := make(chan struct{})
+	p := start(t, &fake{run: func(c *wire.Conn, _ int) {
+		if c.Write(wire.KindHello, 0, wire.Hello{V: wire.Version}) != nil {
+			return
+		}
+		if f, err := c.Read(); err == nil {
+			<-release
+			_ = c.Write(wire.KindResult, f.ID, wire.Result{Data: []byte("done")})
+		}
+	}}, func(f *functions.Function) { f.Scale.Max, f.Timeout = 1, 20*time.Second })
+	type outcome struct {
+		data string
+		err  error
+	}
+	send := func(expires time.Time) <-chan outcome {
+		c := make(chan outcome, 1)
+		queued := p.Stats().Queued + p.Stats().Busy
+		go func() {
+			out, err := p.Invoke(context.Background(), pool.Invocation{ID: "i", Expires: expires})
+			c <- outcome{string(out.Result.Data), err}
+		}()
+		for p.Stats().Queued+p.Stats().Busy == queued {
+			time.Sleep(time.Millisecond)
+		}
+		return c
+	}
+	soon := time.Now().Add(50 * time.Millisecond)
+	first, second, third := send(time.Time{}), send(soon), send(time.Now().Add(time.Hour))
+	time.Sleep(time.Until(soon))
+	close(release)
+	for _, tt := range []struct {
+		name string
+		c    <-chan outcome
+		want outcome
+	}{
+		{"that runs", first, outcome{data: "done"}}, {"that has expired", second, outcome{err: pool.ErrExpired}}, {"behind it", third, outcome{data: "done"}},
+	} {
+		if got := <-tt.c; got.data != tt.want.data || !errors.Is(got.err, tt.want.err) {
+			t.Errorf("the event %s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+	if err := p.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Invoke(t.Context(), pool.Invocation{ID: "i", Expires: time.Now()}); !errors.Is(err, pool.ErrExpired) {
+		t.Errorf("an event that had expired before: %v, want %v", err, pool.ErrExpired)
+	}
+}

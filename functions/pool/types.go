@@ -16,6 +16,8 @@ var (
 	ErrOverloaded = errors.New("function is overloaded")
 	// ErrClosed: the pool takes no more events.
 	ErrClosed = errors.New("pool is closed")
+	// ErrExpired: no instance had the event before Invocation.Expires.
+	ErrExpired = errors.New("event has expired")
 )
 
 // Starter brings a sandbox up. It is what a pool needs of the sandbox adapter.
@@ -68,6 +70,8 @@ type Invocation struct {
 	Host    Host
 	// NoWait asks for ErrOverloaded instead of waiting for room in a full queue.
 	NoWait bool
+	// Expires is when the event is not to be begun any more; zero: never.
+	Expires time.Time
 	// Begun is called when the event is handed to an instance; it must not block.
 	// nil: nothing.
 	Begun func()

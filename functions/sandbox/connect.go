@@ -68,11 +68,12 @@ type forwarder struct {
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	slots     chan struct{} // one per connection; full: a further one is closed
+	out       *outgoing     // of the host
 }
 
 // forwardFrom listens inside the network namespace of process pid.
-func forwardFrom(pid int, grants []string, log *slog.Logger) (*forwarder, error) {
-	f := &forwarder{log: log, slots: make(chan struct{}, maxConnections)}
+func forwardFrom(pid int, grants []string, out *outgoing, log *slog.Logger) (*forwarder, error) {
+	f := &forwarder{log: log, out: out, slots: make(chan struct{}, maxConnections)}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	errs := make(chan error, 1)
 	go func() {
@@ -206,6 +207,7 @@ func (f *forwarder) copy(in net.Conn, target string) {
 		f.log.Debug("granted connection not made", "target", target, "err", err)
 		return
 	}
+	defer f.out.add(out.LocalAddr())()
 	defer out.Close() //nolint:errcheck // as above
 	stop := context.AfterFunc(f.ctx, func() { _ = in.Close(); _ = out.Close() })
 	defer stop()

@@ -69,6 +69,7 @@ type Host struct {
 	// unpacking has room for the one who unpacks: who finds a snapshot that is
 	// not finished knows that nobody works at it.
 	unpacking chan struct{}
+	outgoing  outgoing
 
 	mu    sync.Mutex // guards count
 	count int        // sandboxes made, for their names

@@ -162,7 +162,7 @@ func (h *Host) open(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	if len(spec.Function.Grants.Connect) > 0 {
-		if s.forward, err = forwardFrom(int(task.Pid()), spec.Function.Grants.Connect, h.log); err != nil {
+		if s.forward, err = forwardFrom(int(task.Pid()), spec.Function.Grants.Connect, &h.outgoing, h.log); err != nil {
 			return nil, err
 		}
 	}

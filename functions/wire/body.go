@@ -88,6 +88,25 @@ type Call struct {
 	Device   string `cbor:"device,omitempty"`
 	On       bool   `cbor:"on,omitempty"`
 	MS       int64  `cbor:"ms,omitempty"`
+
+	ContentType   string                   `cbor:"content_type,omitempty"`
+	ResponseTopic string                   `cbor:"response_topic,omitempty"`
+	Correlation   []byte                   `cbor:"correlation,omitempty"`
+	ExpiryS       int64                    `cbor:"expiry_s,omitempty"`
+	User          []functions.UserProperty `cbor:"user,omitempty"`
+}
+
+// Properties returns the properties of the message of a publish that is made now,
+// or why there can be none like them.
+func (c *Call) Properties(now time.Time) (functions.Properties, error) {
+	p := functions.Properties{ContentType: c.ContentType, ResponseTopic: c.ResponseTopic, Correlation: c.Correlation, User: c.User}
+	if c.ExpiryS < 0 || c.ExpiryS > functions.MaxExpiry {
+		return p, fmt.Errorf("expiry is %d s: 1 to %d are possible", c.ExpiryS, int64(functions.MaxExpiry))
+	}
+	if c.ExpiryS > 0 {
+		p.Expires = now.Add(time.Duration(c.ExpiryS) * time.Second)
+	}
+	return p, p.Check()
 }
 
 // Reply is the body of ok and error.
@@ -123,6 +142,9 @@ func EventMap(e *functions.Event) map[string]any {
 	if e.DataContentType != "" {
 		m["datacontenttype"] = e.DataContentType
 	}
+	if !e.Expires.IsZero() {
+		m[functions.ExtExpiryTime] = e.Expires.UTC().Format(time.RFC3339Nano)
+	}
 	m["data"] = e.Data
 	return m
 }
@@ -156,12 +178,16 @@ func MapEvent(m map[string]any) (functions.Event, error) {
 			e.Subject = s
 		case "datacontenttype":
 			e.DataContentType = s
-		case "time":
+		case "time", functions.ExtExpiryTime:
 			t, err := time.Parse(time.RFC3339Nano, s)
 			if err != nil {
-				return e, fmt.Errorf("%w: event time %q: %v", ErrFrame, s, err) //nolint:errorlint // text for people
+				return e, fmt.Errorf("%w: event attribute %q is %q: %v", ErrFrame, k, s, err) //nolint:errorlint // text for people
 			}
-			e.Time = t
+			if k == "time" {
+				e.Time = t
+			} else {
+				e.Expires = t
+			}
 		default:
 			if e.Extensions == nil {
 				e.Extensions = map[string]string{}

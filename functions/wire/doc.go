@@ -15,7 +15,7 @@
 //	                                         <-  ok     m {keys}
 //	put     m {function, key, value}         ->
 //	delete  m {function, key}                ->
-//	publish m {broker, topic, data, qos, retain} ->
+//	publish m {broker, topic, data, qos, retain, content_type, response_topic, correlation, expiry_s, user} ->
 //	invoke  m {function, type, subject, data, id} ->
 //	                                         <-  ok     m {} (invoke: {id})
 //	set_line     m {device, on}              ->
@@ -43,13 +43,19 @@
 // not tried again. retry_after_ms, up to 24 h, asks that the next attempt after
 // a raised one be no sooner; absent or 0, it follows the schedule.
 //
-// Version 1 of the protocol had none of the calls of devices. Rejections and
-// retry_after_ms have no version of their own: a node that does not know them
-// takes both for a failure that is raised, and tries again by its schedule.
+// Of a message, correlation is a byte string, user an array of arrays [name,
+// value], expiry_s the whole seconds after which it is of no more use; absent or
+// 0: it always is.
+//
+// Version 1 of the protocol had none of the calls of devices. Rejections,
+// retry_after_ms and the properties of a message, from content_type on, have no
+// version of their own: a node that does not know them takes the first two for a
+// failure that is raised, and tries again by its schedule, and sends the message
+// without.
 //
 // The event is a map under CloudEvents 1.0 attribute names (specversion, id,
-// type, source, subject, time as RFC 3339, datacontenttype, extensions beside
-// them), data a byte string. The context is {invocation, function, version,
+// type, source, subject, time and expirytime as RFC 3339, datacontenttype,
+// extensions beside them), data a byte string. The context is {invocation, function, version,
 // trigger, attempt, deadline_ms, max_frame}: deadline_ms is what is left of the
 // timeout at hand-over, in milliseconds; max_frame is the largest frame that
 // the node takes, 1 MiB + 64 KiB where it is absent. An instance refuses a longer one of

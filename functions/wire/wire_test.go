@@ -297,6 +297,7 @@ func TestMapEventRefuses(t *testing.T) {
 		{"id": nil},
 		{"extension": []byte("x")},
 		{"time": "yesterday"},
+		{"expirytime": "tomorrow"},
 	}
 	for _, m := range tests {
 		if e, err := wire.MapEvent(m); !errors.Is(err, wire.ErrFrame) {
@@ -317,6 +318,9 @@ func TestEventRoundTrip(t *testing.T) {
 		if rapid.Bool().Draw(t, "has a time") {
 			// RFC 3339 has years of four digits.
 			want.Time = time.Unix(rapid.Int64Range(-62135596799, 253402300799).Draw(t, "s"), rapid.Int64Range(0, 999999999).Draw(t, "ns")).UTC()
+		}
+		if rapid.Bool().Draw(t, "expires") {
+			want.Expires = time.Unix(rapid.Int64Range(0, 253402300799).Draw(t, "expires at"), rapid.Int64Range(0, 999999999).Draw(t, "and ns")).UTC()
 		}
 		b, err := wire.Encode(wire.KindEvent, 1, wire.EventBody{Event: wire.EventMap(&want)})
 		if err != nil {
@@ -352,6 +356,11 @@ func FuzzDecode(f *testing.F) {
 		wire.Failure{Kind: "rejected", Message: "m", Detail: "d"},
 		wire.Failure{Kind: "raised", RetryAfterMS: math.MinInt64},
 		wire.Call{Device: "relay", On: true, MS: 200},
+		wire.Call{
+			Topic: "a", ContentType: "text/plain", ResponseTopic: "b", Correlation: []byte{0xff}, ExpiryS: math.MinInt64,
+			User: []functions.UserProperty{{Name: "a", Value: "b"}, {}},
+		},
+		wire.EventBody{Event: wire.EventMap(&functions.Event{ID: "1", Expires: time.Unix(1, 2)})},
 		wire.Reply{On: true, Value: []byte(`{"temperature_C":25.1}`)},
 	} {
 		b, err := wire.Encode(wire.KindPut, 1, body)
@@ -375,6 +384,11 @@ func FuzzDecode(f *testing.F) {
 					t.Fatalf("error %v is not ErrFrame", err)
 				}
 				continue
+			}
+			if c, ok := into.(*wire.Call); ok {
+				if p, err := c.Properties(time.Unix(0, 0)); err == nil && (p.Size() > functions.MaxProperties || len(p.User) > functions.MaxUserProperties || p.Expires.After(time.Unix(functions.MaxExpiry, 0))) {
+					t.Fatalf("properties that are too large: %+v", p)
+				}
 			}
 			if b, ok := into.(*wire.Failure); ok {
 				if after := b.Outcome().RetryAfter; after < 0 || after > functions.MaxRetryAfter {
@@ -406,4 +420,35 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An SDK of an earlier version knows nothing of properties, and neither does a node
+// of an earlier version: each leaves out what it does not know.
+func TestPublishOfAnotherVersion(t *testing.T) {
+	decode := func(body any, into any) {
+		t.Helper()
+		b, err := wire.Encode(wire.KindPublish, 1, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := wire.Decode(b[4:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Into(into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var c wire.Call
+	decode(map[string]any{"topic": "a", "data": []byte("x"), "qos": 1, "of a later version": []any{1}}, &c)
+	if diff := cmp.Diff(wire.Call{Topic: "a", Data: []byte("x"), QoS: 1}, c); diff != "" {
+		t.Errorf("of an older SDK (-want +got):\n%s", diff)
+	}
+	var old struct {
+		Topic string `cbor:"topic"`
+	}
+	decode(wire.Call{Topic: "a", ContentType: "text/plain", User: []functions.UserProperty{{Name: "a"}}}, &old)
+	if old.Topic != "a" {
+		t.Errorf("an older node reads %+v", old)
+	}
 }

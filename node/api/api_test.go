@@ -60,6 +60,10 @@ func backend() *apitest.Backend {
 			Devices: []api.Device{{Name: "relay", Kind: "line", What: "out", Value: "off", Holders: []api.Holder{{Function: "fan", Command: new(bool)}}, Listeners: []string{}}},
 			Found:   []api.FoundDevice{{Kind: "i2c", Name: "i2c-1"}},
 		},
+		Clients: []api.MQTTClient{
+			{ID: "a/ä", Listener: "127.0.0.1:1883", Address: "127.0.0.1:50000", Version: "5", Since: when},
+			{ID: "b", User: "pump", Subscriptions: 2, Queued: 3, Since: when},
+		},
 		Blobs: []string{digestOf("there")},
 	}
 }
@@ -113,6 +117,10 @@ func conformance(t *testing.T, b api.Backend) {
 	same(t, "Describe", d, want.Details["fan"], err)
 	st, err := b.Status(ctx)
 	same(t, "Status", st, want.Node, err)
+	clients, err := b.MQTTClients(ctx, "", 0)
+	same(t, "MQTTClients", clients, want.Clients, err)
+	clients, err = b.MQTTClients(ctx, "a/ä", 1)
+	same(t, "MQTTClients after one", clients, want.Clients[1:], err)
 	hard, err := b.Devices(ctx)
 	same(t, "Devices", hard, want.Hard, err)
 	if err := b.Simulate(ctx, "relay", "off"); err != nil {

@@ -274,6 +274,18 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return ask[Status](ctx, c, call{method: http.MethodGet, path: "/status"})
 }
 
+// MQTTClients implements Backend.
+func (c *Client) MQTTClients(ctx context.Context, after string, limit int) ([]MQTTClient, error) {
+	q := url.Values{}
+	if after != "" {
+		q.Set("after", after)
+	}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	return ask[[]MQTTClient](ctx, c, call{method: http.MethodGet, path: "/mqtt/clients", query: q})
+}
+
 // Devices implements Backend.
 func (c *Client) Devices(ctx context.Context) (Devices, error) {
 	return ask[Devices](ctx, c, call{method: http.MethodGet, path: "/devices"})

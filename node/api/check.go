@@ -14,7 +14,8 @@ const (
 	maxName    = 63   // bytes of a function's name
 	maxID      = 512  // bytes of a dead letter's id
 	maxVersion = 128  // bytes of a version or its prefix
-	maxPage    = 1000 // keys of one page of StateList
+	maxPage    = 1000 // keys of one page of StateList, clients of one of MQTTClients
+	maxClient  = 1024 // bytes of an MQTT client id
 )
 
 // checkName reports why name cannot name a function. Both ends call it, so

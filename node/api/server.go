@@ -101,6 +101,7 @@ func NewServer(b Backend, o Options) http.Handler {
 		"GET /v1/health":                             {free, s.health},
 		statusPattern:                                {reads, s.status},
 		"GET /v1/usage":                              {reads, s.usage},
+		"GET /v1/mqtt/clients":                       {reads, s.mqttClients},
 		"GET /v1/devices":                            {reads, s.devices},
 		"POST /v1/devices/{name}/simulate":           {changes, s.simulate},
 		"GET /v1/functions":                          {reads, s.functions},
@@ -317,6 +318,22 @@ func (s *server) status(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, v, err)
 }
 
+func (s *server) mqttClients(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "after", "limit")
+	if err != nil {
+		return err
+	}
+	if len(q.Get("after")) > maxClient {
+		return fmt.Errorf("after %s: at most %d bytes are allowed: %w", shorten(q.Get("after")), maxClient, ErrInvalid)
+	}
+	limit, err := page(q)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.MQTTClients(r.Context(), q.Get("after"), limit)
+	return list(w, v, err)
+}
+
 func (s *server) devices(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.b.Devices(r.Context())
 	return reply(w, v, err)
@@ -412,6 +429,22 @@ func (s *server) invoke(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, v, err)
 }
 
+// page is how many of a listing are asked for.
+func page(q url.Values) (int, error) {
+	t := q.Get("limit")
+	if t == "" {
+		return maxPage, nil
+	}
+	n, err := strconv.Atoi(t)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("limit %s is not a number from 0: %w", shorten(t), ErrInvalid)
+	}
+	if n == 0 {
+		return maxPage, nil
+	}
+	return min(n, maxPage), nil
+}
+
 func (s *server) stateList(w http.ResponseWriter, r *http.Request) error {
 	name, err := target(r)
 	if err != nil {
@@ -424,15 +457,9 @@ func (s *server) stateList(w http.ResponseWriter, r *http.Request) error {
 	if err := errors.Join(checkPrefix("prefix", q.Get("prefix")), checkPrefix("after", q.Get("after"))); err != nil {
 		return err
 	}
-	limit := maxPage
-	if t := q.Get("limit"); t != "" {
-		n, err := strconv.Atoi(t)
-		if err != nil || n < 0 {
-			return fmt.Errorf("limit %s is not a number from 0: %w", shorten(t), ErrInvalid)
-		}
-		if n > 0 {
-			limit = min(n, maxPage)
-		}
+	limit, err := page(q)
+	if err != nil {
+		return err
 	}
 	v, err := s.b.StateList(r.Context(), name, q.Get("prefix"), q.Get("after"), limit)
 	return list(w, v, err)

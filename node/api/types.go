@@ -84,6 +84,10 @@ type Backend interface {
 	// in good order and starts anew from it.
 	Restore(ctx context.Context, r io.Reader) (Restoring, error)
 
+	// MQTTClients returns the clients of the broker inside the node whose ids come
+	// after after, in order of their ids; limit 0: as many as fit one page.
+	MQTTClients(ctx context.Context, after string, limit int) ([]MQTTClient, error)
+
 	Devices(ctx context.Context) (Devices, error)
 	// Simulate changes what a simulated device says: on, off, QUANTITY=VALUE,
 	// fault or ok.
@@ -166,7 +170,7 @@ type VersionInfo struct {
 // SourceInfo is the state of a trigger's source.
 type SourceInfo struct {
 	Trigger string `json:"trigger"`
-	State   string `json:"state"` // "connected", "connecting", "refused", "stopped"; of a device also "offline"
+	State   string `json:"state"` // "connected", "connecting", "refused", "contested", "stopped"; of a device also "offline"
 	Error   string `json:"error,omitempty"`
 	Paused  bool   `json:"paused,omitempty"` // its events wait
 }
@@ -267,6 +271,7 @@ type EventInfo struct {
 	Subject         string            `json:"subject,omitempty"`
 	Time            time.Time         `json:"time,omitzero"`
 	DataContentType string            `json:"datacontenttype,omitempty"`
+	Expires         time.Time         `json:"expirytime,omitzero"`
 	Extensions      map[string]string `json:"extensions,omitempty"`
 	Data            []byte            `json:"data,omitempty"`
 }
@@ -288,6 +293,7 @@ type Usage struct {
 	MemoryMiBMS float64   `json:"memory_mib_ms"` // peak memory in MiB times wall milliseconds, summed
 	Cold        int64     `json:"cold"`          // events that waited for an instance to start
 	Warm        int64     `json:"warm"`
+	Expired     int64     `json:"expired"` // events that were not run, since their senders' time for them was over
 	Since       time.Time `json:"since"`
 
 	// WrittenBytes is what the node's store has written to its disk for it; 0 with
@@ -332,6 +338,18 @@ type Problem struct {
 	Hint   string `json:"hint,omitempty"`
 
 	Faults []functions.Fault `json:"faults,omitempty"` // of a function that was refused
+}
+
+// MQTTClient is a client that is connected to the broker inside the node.
+type MQTTClient struct {
+	ID            string    `json:"id"`
+	User          string    `json:"user"`     // empty: anonymous
+	Listener      string    `json:"listener"` // address of the broker that it connected to
+	Address       string    `json:"address"`  // its own
+	Version       string    `json:"version"`  // of MQTT
+	Since         time.Time `json:"since"`
+	Subscriptions int       `json:"subscriptions"`
+	Queued        int       `json:"queued"` // messages that wait for it
 }
 
 // Devices is what `edgefn devices` shows.

@@ -85,6 +85,12 @@ func (d *Deployer) bind(ctx context.Context, f *Deployment, fn *functions.Functi
 				warnings = append(warnings, fmt.Sprintf("trigger %q: the session at broker %q cannot be ended now, it is tried again: %v", name, s.trigger.MQTT.Broker, err))
 			}
 		}
+		if !stays && s.trigger.MQTT != nil {
+			stopping.Wait() // it saves what it remembers as it ends
+			if err := d.forgetMemory(ctx, f.name, name); err != nil {
+				d.log.Warn("what a removed trigger remembers stays in the store", logFunction, f.name, logTrigger, name, logErr, err)
+			}
+		}
 	}
 	stopping.Wait()
 	d.BindLocal()
@@ -116,7 +122,7 @@ func (d *Deployer) startSource(ctx context.Context, f *Deployment, t functions.T
 	if t.MQTT != nil {
 		d.ends.keep(ctx, t.MQTT.Broker, d.cfg.ClientID(f.name, t.Name))
 	}
-	src, err := d.cfg.NewSource(b)
+	src, err := d.cfg.NewSource(b, &Memory{d.cfg.Store, memoryKey(f.name, t.Name)})
 	if err != nil {
 		d.log.Error("trigger has no source", logFunction, f.name, logTrigger, t.Name, logErr, err)
 		return err

@@ -57,7 +57,7 @@ type Config struct {
 	// why it does not.
 	Satisfies func(constraint, version string) error
 	NewPool   func(pool.Config) (Pool, error)
-	NewSource func(b triggers.Binding) (Source, error)
+	NewSource func(b triggers.Binding, m *Memory) (Source, error)
 	// ClientID names the session of a trigger at a broker outside, EndSession
 	// ends it.
 	ClientID   func(function, trigger string) string

@@ -20,6 +20,7 @@ const (
 	keyFunctions = durable.Root + "functions/" // NAME: functionRecord
 	keyVersions  = durable.Root + "versions/"  // NAME/DIGEST: versionRecord
 	keyEnding    = durable.Root + "ending/"    // BROKER/CLIENT ID: a session to be ended
+	keyMemory    = durable.Root + "memory/"    // FUNCTION/TRIGGER/PAGE: what the trigger's source remembers
 )
 
 // functionRecord is a function in the store: which version is active. Every

@@ -168,6 +168,7 @@ func (d *Deployer) erase(ctx context.Context, name string, want *desired) error 
 	ops := append(d.cfg.Settler.Erase(name, want.KeepState),
 		store.Op{Key: keyFunctions + name, Delete: true},
 		store.Op{Key: keyVersions + name + "/", Delete: true, Prefix: true},
+		store.Op{Key: keyMemory + name + "/", Delete: true, Prefix: true},
 	)
 	ctx, cancel := context.WithTimeout(ctx, durable.StoreTime)
 	defer cancel()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/sandbox"
-	"github.com/edgefn/edgefn/node"
 	"github.com/edgefn/edgefn/node/api"
 )
 
@@ -97,24 +96,25 @@ func (e *examination) runtimes(ctx context.Context) {
 	}
 }
 
-// port checks that the broker's address is free, unless a node has it.
+// port checks that the broker's addresses are free, unless a node has them.
 func (e *examination) port(ctx context.Context, running bool) {
-	const check = "mqtt port"
-	addr := e.cfg.MQTT.Addr
-	if running || addr == node.Off {
+	if running {
 		return
 	}
-	err := e.Listen(ctx, addr)
-	switch {
-	case err == nil:
-		e.add(check, OK, nil, "%s is free", addr)
-	case errors.Is(err, syscall.EADDRINUSE):
-		e.add(check, Failed, []string{
-			fmt.Sprintf("ss -ltnp 'sport = :%s'   # who has it", addr[strings.LastIndex(addr, ":")+1:]),
-			"# stop that program, or write another address, or off, under mqtt.listen in the config",
-		}, "%s is in use by another program", addr)
-	default:
-		e.add(check, Failed, []string{"# correct mqtt.listen in the config"}, "%v", err)
+	const check = "mqtt port"
+	for _, addr := range e.cfg.MQTT.Addrs() {
+		err := e.Listen(ctx, addr)
+		switch {
+		case err == nil:
+			e.add(check, OK, nil, "%s is free", addr)
+		case errors.Is(err, syscall.EADDRINUSE):
+			e.add(check, Failed, []string{
+				fmt.Sprintf("ss -ltnp 'sport = :%s'   # who has it", addr[strings.LastIndex(addr, ":")+1:]),
+				"# stop that program, or write another address, or off, under mqtt.listen in the config",
+			}, "%s is in use by another program", addr)
+		default:
+			e.add(check, Failed, []string{"# correct mqtt.listen in the config"}, "%v", err)
+		}
 	}
 }
 

@@ -19,6 +19,11 @@
 // (storing.go, package retry), its sender is told, and it goes on from there, also
 // after a restart. What comes behind it in its order is put there as well.
 //
+// An event whose sender gave it a time that is over before an instance has it is
+// settled without being run, wherever it waited (expire.go). It is counted and is
+// no dead letter. An attempt that has begun is not cut short for it, and what is a
+// dead letter, or is run by hand, does not expire.
+//
 // Messages and calls that were committed are sent by the outbox (package outbox).
 // While the store is full or away an event waits, and with it its sender.
 //

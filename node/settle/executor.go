@@ -55,6 +55,7 @@ type Request struct {
 	NoWait     bool       // pool.ErrOverloaded instead of waiting
 	Invocation string     // empty: one is made for each run
 	Extra      []store.Op // committed together with the effects
+	Expires    time.Time  // pool.ErrExpired instead of running it from then on; zero: never
 
 	// freeze is called when the effects are about to be committed; what it returns
 	// is committed together with them. thaw is called if they were not. nil: not
@@ -86,8 +87,8 @@ type executor struct {
 
 // run runs an event on a version until it is not disturbed by others, and
 // returns when its effects are committed. The error is a *functions.Failure,
-// pool.ErrOverloaded, pool.ErrClosed, ctx's, or the store's: only a Failure that
-// is not transient was the function's doing.
+// pool.ErrOverloaded, pool.ErrClosed, pool.ErrExpired, ctx's, or the store's: only
+// a Failure that is not transient was the function's doing.
 func (x *executor) run(ctx context.Context, v *Version, r Request) (Ran, error) {
 	for n := 0; ; n++ {
 		out, err := x.once(ctx, v, r)
@@ -132,7 +133,7 @@ func (x *executor) once(ctx context.Context, v *Version, r Request) (Ran, error)
 	}
 	var err error
 	out.Outcome, err = v.Runner.Invoke(ctx, pool.Invocation{
-		ID: out.Invocation, Trigger: r.Trigger, Attempt: r.Attempt, Event: r.Event, Host: tx, NoWait: r.NoWait, Begun: r.begun,
+		ID: out.Invocation, Trigger: r.Trigger, Attempt: r.Attempt, Event: r.Event, Host: tx, NoWait: r.NoWait, Expires: r.Expires, Begun: r.begun,
 	})
 	if err == nil && tx.fault == nil {
 		if err = x.commit(ctx, v.Function, tx, out.Outcome.Result, r.frozen(), doneKey); err != nil && r.thaw != nil {

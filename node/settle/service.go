@@ -53,7 +53,8 @@ type Service struct {
 	storeOver    bool            // nothing is put any more
 	paused       pause
 
-	failures int    // attempts that failed in a row, of whatever event
+	failures int // attempts that failed in a row, of whatever event
+	lapsed   lapses
 	deadFull string // why nothing can be dead-lettered; empty: it can
 }
 
@@ -235,7 +236,7 @@ func (s *Service) handle(ctx context.Context, w *work) {
 		s.noteRested(ctx, w, v)
 	case tooEarly:
 		v = again
-	case settled, deadLetter:
+	case settled, deadLetter, expired:
 	}
 	s.mu.Lock()
 	s.running--
@@ -271,7 +272,8 @@ func (s *Service) delay(w *work) {
 	if w.paused = s.paused.has(w.d.Trigger); w.paused {
 		return // SetPaused goes on
 	}
-	w.timer = time.AfterFunc(time.Until(w.due), func() { s.resume(w) })
+	now := time.Now()
+	w.timer = time.AfterFunc(w.next(now).Sub(now), func() { s.resume(w) })
 }
 
 // drop lets go of an event that was given out by the queue and takes those that

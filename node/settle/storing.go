@@ -270,6 +270,7 @@ func (s *Service) begin(ctx context.Context, w *work) (gone bool, err error) {
 			return false, err
 		}
 		s.mu.Lock()
+		e.Expires = w.expires
 		w.d.Event, w.away = e, false
 		s.mu.Unlock()
 	}

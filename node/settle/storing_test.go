@@ -35,6 +35,9 @@ type testNode struct {
 type code func(ctx context.Context, in pool.Invocation) (functions.Result, error)
 
 func (c code) Invoke(ctx context.Context, in pool.Invocation) (pool.Outcome, error) {
+	if !in.Expires.IsZero() && !time.Now().Before(in.Expires) {
+		return pool.Outcome{}, pool.ErrExpired
+	}
 	if in.Begun != nil {
 		in.Begun()
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/oklog/ulid/v2"
@@ -217,7 +218,11 @@ func (t *transaction) publish(c wire.Call) error {
 	if !t.fn.MayPublish(c.Topic) {
 		return fmt.Errorf("publish to %q: not granted: add a topic filter that matches it to grants.publish of function %q", c.Topic, t.fn.Name)
 	}
-	m := functions.Publish{Broker: c.Broker, Topic: c.Topic, Data: slices.Clone(c.Data), QoS: c.QoS, Retain: c.Retain}
+	properties, err := c.Properties(time.Now())
+	if err != nil {
+		return fmt.Errorf("publish to %q: %w", c.Topic, err)
+	}
+	m := functions.Publish{Broker: c.Broker, Topic: c.Topic, Data: slices.Clone(c.Data), QoS: c.QoS, Retain: c.Retain, Properties: properties}
 	if m.Broker == "" {
 		m.Broker = functions.LocalBroker
 		if t.fn.Output != nil {
@@ -232,7 +237,7 @@ func (t *transaction) publish(c wire.Call) error {
 	case len(m.Data) > t.maxPayload:
 		return fmt.Errorf("publish to %q: the message has %d bytes, at most %d are possible", c.Topic, len(m.Data), t.maxPayload)
 	}
-	if err := t.count(len(m.Topic) + len(m.Data)); err != nil {
+	if err := t.count(len(m.Topic) + len(m.Data) + m.Size()); err != nil {
 		return fmt.Errorf("publish to %q: %w", c.Topic, err)
 	}
 	t.messages = append(t.messages, m)

@@ -31,6 +31,7 @@ const (
 	deadLetter                // no attempt is left: dead-letter it
 	stopped                   // the node stops: the sender must keep it
 	tooEarly                  // it was not tried: its time has not come, or its trigger is paused
+	expired                   // it came to no instance in its time: settle it without running it
 )
 
 // judge decides what an error means for an event that had failed attempts, and
@@ -43,6 +44,8 @@ func judge(err error, failed, waits int, r functions.Retry) (v verdict, wait tim
 		return settled, 0, false
 	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
 		return stopped, 0, false
+	case errors.Is(err, pool.ErrExpired):
+		return expired, 0, false
 	case errors.As(err, &f) && f.Kind != functions.FailTransient:
 		if exhausted(r, failed+1, f) {
 			return deadLetter, 0, true
@@ -71,6 +74,8 @@ func (s *Service) attempt(ctx context.Context, w *work) verdict {
 	switch {
 	case s.isPaused(w): // since it was queued
 		return tooEarly
+	case w.failure == nil && w.expired(time.Now()):
+		return s.expire(ctx, w)
 	case time.Until(w.due) > 0: // an earlier run of the node has failed with it
 		return tooEarly
 	}
@@ -87,7 +92,11 @@ func (s *Service) attempt(ctx context.Context, w *work) verdict {
 		return again
 	}
 	if w.failure == nil {
-		if v := s.try(ctx, w); v != deadLetter {
+		switch v := s.try(ctx, w); v {
+		case deadLetter:
+		case expired:
+			return s.expire(ctx, w)
+		case settled, again, stopped, tooEarly:
 			return v
 		}
 	}
@@ -120,7 +129,7 @@ func (s *Service) try(ctx context.Context, w *work) verdict {
 		return again
 	}
 	out, err := s.exec.run(ctx, active, Request{
-		Trigger: w.d.Trigger, Attempt: w.failed + 1, Event: w.d.Event, OwnID: w.d.OwnID,
+		Trigger: w.d.Trigger, Attempt: w.failed + 1, Event: w.d.Event, OwnID: w.d.OwnID, Expires: w.expires,
 		freeze: func() []store.Op { return s.freeze(w) }, thaw: func() { s.thaw(w) }, begun: func() { s.startHold(w) },
 	})
 	schedule := active.Function.Retry

@@ -27,6 +27,7 @@ type work struct {
 	last    *functions.Failure // of the last attempt that failed; nil: none has, or it is in the store
 	wait    time.Duration      // before the next attempt
 	due     time.Time          // when that is over
+	expires time.Time          // when it is not to be tried any more, by the time that passes; zero: never
 
 	// Guarded by the service's mu.
 	tell    func(error) // tells the sender; nil: it was told
@@ -56,10 +57,13 @@ const (
 // newWork makes the work of a delivery. An event over the limit is cut at once,
 // so that it does not take the room; it will be dead-lettered.
 func newWork(d triggers.Delivery, maxPayload int) *work {
-	w := &work{d: d, tell: d.Settle, bytes: len(d.Event.Data)}
+	w := &work{d: d, tell: d.Settle, bytes: len(d.Event.Data), expires: d.Event.Expires}
 	w.d.Settle = nil // it holds what its source knows of the event, for as long as it is held
 	e := &w.d.Event
 	attributes := len(e.ID) + len(e.Type) + len(e.Source) + len(e.Subject) + len(e.DataContentType)
+	if !e.Expires.IsZero() {
+		attributes += len(functions.ExtExpiryTime) + len(time.RFC3339Nano) + 8
+	}
 	for k, v := range e.Extensions {
 		attributes += len(k) + len(v) + 8
 	}
@@ -83,7 +87,7 @@ func newWork(d triggers.Delivery, maxPayload int) *work {
 func (w *work) header(running bool) retry.Header {
 	h := retry.Header{
 		Trigger: w.d.Trigger, Order: w.order, EventID: w.d.Event.ID, OwnID: w.d.OwnID, Key: w.key, Bytes: w.bytes,
-		Failed: w.failed, Running: running, Wait: w.wait,
+		Failed: w.failed, Running: running, Wait: w.wait, Expiry: functions.StoreExpiry(w.expires, time.Now()),
 	}
 	if w.wait > 0 {
 		h.DueNS = w.due.UnixNano()
@@ -114,6 +118,7 @@ func restored(left retry.Stored, r functions.Retry, now time.Time) *work {
 	w := &work{
 		d:     triggers.Delivery{Trigger: h.Trigger, OwnID: h.OwnID, Event: functions.Event{ID: h.EventID}},
 		order: h.Order, key: h.Key, bytes: h.Bytes, failed: h.Failed, item: left.Item,
+		expires: h.Expiry.Restore(now),
 	}
 	if h.Kind != "" {
 		w.last = &functions.Failure{Kind: functions.FailureKind(h.Kind), Message: h.Message, Detail: h.Detail}
@@ -128,6 +133,17 @@ func restored(left retry.Stored, r functions.Retry, now time.Time) *work {
 		w.failure = w.last
 	}
 	return w
+}
+
+// expired reports whether it is too late for another try.
+func (w *work) expired(now time.Time) bool { return !w.expires.IsZero() && !now.Before(w.expires) }
+
+// next is when there is something to do for an event that waits.
+func (w *work) next(now time.Time) time.Time {
+	if w.failure == nil && w.expires.After(now) && w.expires.Before(w.due) {
+		return w.expires
+	}
+	return w.due
 }
 
 // waitFor says how long to wait before the next try.

@@ -81,7 +81,31 @@ func diskRows() (rows []row, err error) {
 				pair(fmt.Sprintf("flushes of the disk per event, %s, %s", kind.name, pace.name), "", "one 4 KiB append and fdatasync at the same pace", ours.flushes, theirs.flushes))
 		}
 	}
-	return rows, nil
+	retained, err := retainedRow(b, d)
+	return append(rows, retained), err
+}
+
+// retainedRow measures a retained message that changes each second, which nobody
+// waits for, against one whose sender does.
+func retainedRow(b *bench, d *disk) (row, error) {
+	const n = 130 // more than two of the minutes after which it is written
+	set := func(qos byte) func() error {
+		i := 0
+		return func() error {
+			i++
+			t := b.client.Publish("bench/retained", qos, true, strconv.Itoa(i))
+			if !t.WaitTimeout(20 * time.Second) {
+				return errors.New("a retained message is not acknowledged")
+			}
+			return t.Error()
+		}
+	}
+	ours, err := d.cost(n, time.Second, set(0))
+	if err != nil {
+		return row{}, err
+	}
+	theirs, err := d.cost(n/4, time.Second, set(1))
+	return pair("bytes on the disk per retained message, one per second, QoS 0", "kB", "the same with QoS 1", ours.kilobytes, theirs.kilobytes), err
 }
 
 // disk is a loop device with a file system of its own.

@@ -46,7 +46,7 @@ func main() {
 	out := flag.String("o", "", "also write JSON to this file")
 	rounds := flag.Int("n", 200, "pairs of each latency row")
 	emulate := flag.Bool("gateway", true, "measure on the emulated gateway too")
-	only := flag.String("only", "", "measure only this: plain, stored, disk, queued or gateway")
+	only := flag.String("only", "", "measure only this: plain, stored, disk, queued, brokers or gateway")
 	flag.Parse()
 	rows, err := run(*rounds, *emulate, *only)
 	if len(rows) > 0 {
@@ -117,6 +117,7 @@ func run(rounds int, emulate bool, only string) (rows []row, err error) {
 		{"stored", func() ([]row, error) { return storedRows(rounds) }},
 		{"disk", diskRows},
 		{"queued", queuedRows},
+		{"brokers", func() ([]row, error) { return brokerRows(rounds) }},
 		{"gateway", gatewayRows},
 	}
 	found := false

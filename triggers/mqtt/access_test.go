@@ -113,6 +113,46 @@ func TestTLSWithClientCertificate(t *testing.T) {
 	}
 }
 
+// A broker whose authority, certificate and clients' certificates are all new is
+// connected to again, though the files were wrong for a moment.
+func TestRenewedCertificatesNeedNoRestart(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	renew := func() {
+		ca := newAuthority(t, dir, "ca")
+		ca.issue(t, dir, "server", "127.0.0.1")
+		ca.issue(t, dir, "client", "")
+	}
+	renew()
+	b := mosquittotest.Start(t, mosquittotest.Config{Lines: []string{
+		"cafile " + in("ca.pem"), "certfile " + in("server.pem"), "keyfile " + in("server.key"), "require_certificate true",
+	}})
+	br := mqtt.Broker{Name: "plant", URL: "mqtts://" + b.Addr(), CAFile: in("ca.pem"), CertFile: in("client.pem"), KeyFile: in("client.key")}
+	got := make(sink, 10)
+	s := start(t, mqtt.SourceConfig{Broker: br, Sink: got, Binding: triggers.Binding{Trigger: trigger("a", 1)}})
+	_ = await(t, s, mqtt.StateConnected)
+
+	connects := s.Stats().Connects
+	b.Down(t)
+	write(t, in("client.pem"), "half a cert")
+	write(t, in("ca.pem"), "")
+	_ = await(t, s, mqtt.StateOffline)
+	renew()
+	b.Up(t)
+	eventually(t, "a connection with the new certificates", func() bool { return s.Stats().Connects > connects })
+	_ = await(t, s, mqtt.StateConnected)
+	p, err := mqtt.NewPublisher(mqtt.PublisherConfig{Broker: br, ClientID: "p", Backoff: quick})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, p.Run)
+	_ = await(t, p, mqtt.StateConnected)
+	publish(t, p, "a", "over TLS", 1)
+	if g := got.data(t); g != "over TLS" {
+		t.Errorf("got %q", g)
+	}
+}
+
 // authority signs certificates for a test.
 type authority struct {
 	cert *x509.Certificate

@@ -3,26 +3,28 @@ package mqtt
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edgefn/edgefn/triggers/certs"
 )
 
 // dialTimeout bounds how long a connection may take to open, TLS included.
 const dialTimeout = 10 * time.Second
 
-// maxFile bounds what is read of a password or certificate file.
+// maxFile bounds what is read of a password file.
 const maxFile = 1 << 20
 
 // Broker names an MQTT broker and how to reach it: an entry of brokers in the
-// node's config. Files are read at each connection, so a new password or
-// certificate needs no restart.
+// node's config. Files are read at each connection, so a new password,
+// certificate or authority needs no restart.
 type Broker struct {
 	Name         string `yaml:"-"`             // the key of the entry
 	URL          string `yaml:"url"`           // mqtt://host[:1883] or mqtts://host[:8883]; tcp and ssl mean the same
@@ -31,8 +33,8 @@ type Broker struct {
 	KeyFile      string `yaml:"key"`           // PEM, its key
 	Username     string `yaml:"username"`      // empty: none
 	PasswordFile string `yaml:"password_file"` // its trailing line end does not count
-	// Version is the MQTT that messages are published in: 3.1.1 or 5. Empty or
-	// auto: 5 where the broker speaks it, else 3.1.1. A Source speaks 3.1.1.
+	// Version is the MQTT that is spoken: 3.1.1 or 5. Empty or auto: 5 where the
+	// broker speaks it, else 3.1.1.
 	Version string `yaml:"version"`
 }
 
@@ -116,39 +118,20 @@ func (b Broker) password() (string, error) {
 	return strings.TrimRight(string(text), "\r\n"), nil
 }
 
-// tlsConfig reads the certificates.
-func (b Broker) tlsConfig(host string) (*tls.Config, error) {
-	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	if b.CAFile != "" {
-		pem, err := readFile(b.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read brokers.%s.ca: %w", b.Name, err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read brokers.%s.ca: %s has no certificate in PEM form", b.Name, b.CAFile)
-		}
-	}
-	if b.CertFile != "" {
-		cert, err := readFile(b.CertFile)
-		if err != nil {
-			return nil, fmt.Errorf("read brokers.%s.cert: %w", b.Name, err)
-		}
-		key, err := readFile(b.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read brokers.%s.key: %w", b.Name, err)
-		}
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("read brokers.%s.cert and .key: %w", b.Name, err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
+// endpoint is a broker that is connected to again and again: it keeps the last
+// good content of the files of TLS while they are being renewed.
+type endpoint struct {
+	Broker
+	certs *certs.Keeper
+}
+
+func (b Broker) endpoint(log *slog.Logger) endpoint {
+	files := certs.Files{CA: b.CAFile, Cert: b.CertFile, Key: b.KeyFile, Field: "brokers." + b.Name + "."}
+	return endpoint{b, certs.New(files, log)}
 }
 
 // dial opens the network connection.
-func (b Broker) dial(ctx context.Context) (net.Conn, error) {
+func (b endpoint) dial(ctx context.Context) (net.Conn, error) {
 	hostport, secure, err := b.address()
 	if err != nil {
 		return nil, fmt.Errorf("brokers.%s.url: %w", b.Name, err)
@@ -160,7 +143,7 @@ func (b Broker) dial(ctx context.Context) (net.Conn, error) {
 		return nc, err
 	}
 	host, _, _ := net.SplitHostPort(hostport) // made by JoinHostPort
-	cfg, err := b.tlsConfig(host)
+	cfg, err := b.certs.Client(host)
 	if err != nil {
 		return nil, errors.Join(err, nc.Close())
 	}

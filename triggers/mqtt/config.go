@@ -15,8 +15,11 @@ const (
 	StateConnecting = "connecting" // no connection yet, or one on its way
 	StateConnected  = "connected"  // a source is subscribed, too
 	StateRefused    = "refused"    // the broker says no; tried again with back-off
-	StateOffline    = "offline"    // the connection is lost or cannot be made; tried again with back-off
-	StateStopped    = "stopped"    // Run has returned
+	// StateContested: another client has the same client id, and the two throw
+	// each other out. It stays while that is so, connected or not.
+	StateContested = "contested"
+	StateOffline   = "offline" // the connection is lost or cannot be made; tried again with back-off
+	StateStopped   = "stopped" // Run has returned
 )
 
 // Log keys.
@@ -25,6 +28,8 @@ const (
 	keyFunction = "function"
 	keyTrigger  = "trigger"
 	keyErr      = "err"
+	keyClient   = "client"
+	keyRetryIn  = "retry_in"
 )
 
 // SourceConfig configures a Source. Broker, ClientID, Binding and Sink are needed.
@@ -33,8 +38,11 @@ type SourceConfig struct {
 	ClientID string           // see the function ClientID
 	Binding  triggers.Binding // its trigger must be an MQTT one
 	Sink     triggers.Sink
-	Logger   *slog.Logger     // nil discards
-	Now      func() time.Time // the time of events; nil: time.Now
+	// Memory keeps over a restart which retained messages the function has had.
+	// With nil each restart makes events of all of them.
+	Memory Memory
+	Logger *slog.Logger     // nil discards
+	Now    func() time.Time // the time of events; nil: time.Now
 
 	KeepAlive time.Duration // whole seconds; 0: 30 s
 	Backoff   Backoff
@@ -44,7 +52,7 @@ type SourceConfig struct {
 
 	// MaxHeld and MaxHeldBytes bound the QoS 1 and 2 messages that were
 	// received and are not settled: 0 is 4096 and 16 MiB. They matter where the
-	// broker's in-flight window is larger. What goes beyond is not kept and not
+	// broker's in-flight window is larger; over MQTT 5 that is 256 at most. What goes beyond is not kept and not
 	// acknowledged; once half of it is settled the Source connects anew, and
 	// the broker sends the rest again. One message alone is always taken.
 	MaxHeld      int

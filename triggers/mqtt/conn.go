@@ -42,7 +42,8 @@ type conn struct {
 }
 
 // newConn wraps nc. watch is called from the reading goroutine before the
-// library sees the packet; lost from any goroutine, once.
+// library sees the packet; with nil nobody looks at the packets. lost is called
+// from any goroutine, once.
 func newConn(nc net.Conn, watch func(kind byte, body []byte), lost func()) *conn {
 	return &conn{Conn: nc, in: bufio.NewReaderSize(nc, 8<<10), scan: scanner{watch: watch}, lost: lost}
 }
@@ -59,7 +60,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, c.bad
 	}
 	n, err := c.in.Read(p)
-	if err == nil {
+	if err == nil && c.scan.watch != nil {
 		if c.bad = c.scan.write(p[:n]); c.bad != nil {
 			n, err = 0, c.bad // io.ReadFull takes no notice of an error that comes with enough bytes
 		}

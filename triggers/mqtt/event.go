@@ -23,6 +23,10 @@ type Message struct {
 	Retain   bool // it was a retained message when the subscription was made
 	Dup      bool // its sender may have sent it before
 	PacketID uint16
+
+	// What MQTT 5 says of it; over 3.1.1 all of that is zero.
+	functions.Properties
+	UTF8 bool // the payload is UTF-8, as its payload format indicator says
 }
 
 // Event makes the event of a message. The result shares m's payload. broker is
@@ -44,6 +48,7 @@ func Event(broker string, t functions.Trigger, m Message, now time.Time) (e func
 		},
 		Data: m.Payload,
 	}
+	addProperties(&e, m)
 	if t.ID != "" {
 		if id, ok := lookup(m.Payload, t.ID); ok && usableID(id) {
 			e.ID = id

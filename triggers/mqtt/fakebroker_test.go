@@ -21,6 +21,10 @@ type fake struct {
 	// answer is what it says to a PUBLISH; nil hangs up. Its packet id is filled in
 	// at byte 2 of each answer with an id.
 	answer func(p published) []byte
+	// subscribed is what it says after each SUBACK; nil: nothing.
+	subscribed func(version byte) []byte
+	// acked gets the packet id of each PUBACK; nil: nobody wants it.
+	acked chan<- []byte
 
 	url string
 
@@ -89,6 +93,19 @@ func (f *fake) serve(in *bufio.Reader, out io.Writer) {
 			if len(answer) > 3 && answer[0]>>4 < 14 {
 				copy(answer[2:], p.id[:])
 			}
+		case 8: // every subscription is granted
+			answer = []byte{0x90, 3, body[0], body[1], 1}
+			if version == 5 {
+				answer = []byte{0x90, 4, body[0], body[1], 0, 1}
+			}
+			if f.subscribed != nil {
+				answer = append(answer, f.subscribed(version)...)
+			}
+		case 4:
+			if f.acked != nil {
+				f.acked <- body[:2]
+			}
+			continue
 		case 6:
 			answer = []byte{0x70, 2, body[0], body[1]}
 		case 12:

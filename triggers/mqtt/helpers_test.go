@@ -60,7 +60,23 @@ func trigger(topic string, qos byte) functions.Trigger {
 	return functions.Trigger{Name: "readings", MQTT: &functions.MQTTTrigger{Topic: topic, QoS: qos, Broker: "plant"}}
 }
 
+// dialect says how to speak to a broker.
+type dialect func(url string) mqtt.Broker
+
 func at(url string) mqtt.Broker { return mqtt.Broker{Name: "plant", URL: url} }
+
+// inBothVersions runs f once for each version of MQTT.
+func inBothVersions(t *testing.T, f func(t *testing.T, at dialect)) {
+	for _, version := range []string{"3.1.1", "5"} {
+		t.Run("MQTT "+version, func(t *testing.T) {
+			f(t, func(url string) mqtt.Broker {
+				b := at(url)
+				b.Version = version
+				return b
+			})
+		})
+	}
+}
 
 // running is a source under test.
 type running struct {
@@ -149,7 +165,7 @@ func publish(t *testing.T, p *mqtt.Publisher, topic, data string, qos byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := p.Publish(ctx, topic, []byte(data), qos, false); err != nil {
+	if err := p.Publish(ctx, functions.Publish{Topic: topic, Data: []byte(data), QoS: qos}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -157,7 +173,7 @@ func publish(t *testing.T, p *mqtt.Publisher, topic, data string, qos byte) {
 // publishUntil publishes with QoS 1 until the broker has acknowledged.
 func publishUntil(ctx context.Context, p *mqtt.Publisher, topic, data string) error {
 	for {
-		err := p.Publish(ctx, topic, []byte(data), 1, false)
+		err := p.Publish(ctx, functions.Publish{Topic: topic, Data: []byte(data), QoS: 1})
 		if again := errors.Is(err, mqtt.ErrOffline) || errors.Is(err, mqtt.ErrHungUp); !again || ctx.Err() != nil {
 			return err
 		}

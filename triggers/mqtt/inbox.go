@@ -2,26 +2,36 @@ package mqtt
 
 import (
 	"context"
-	"hash/maphash"
+	"encoding/binary"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/replay"
 )
 
 // inbox is what a Source has received and what is still to be acknowledged. It
 // lives as long as the Source; a connection comes and goes. Nobody waits in it
 // but the two goroutines that take from it.
 type inbox struct {
-	cfg  SourceConfig
-	log  *slog.Logger
-	seed maphash.Seed
+	cfg SourceConfig
+	log *slog.Logger
 
 	arrived chan struct{} // something is in queue; capacity 1
 	due     chan struct{} // something is in acks; capacity 1
 	settled chan struct{} // something was settled or acknowledged; capacity 1
+	changed chan struct{} // there is more to be saved, or more surely; capacity 1
 
 	mu      sync.Mutex
 	win     *window
+	topics  *replay.Topics
+	unsaved saving
+	// followers are replays of messages that are in work; each is in win.
+	followers map[*replay.Arrival][]*held
+
+	toldEvicted bool // it was logged that topics were forgotten
+
 	current *connection // the live one, or nil
 	number  uint64      // of the newest connection
 	queue   []item      // bounded by MaxHeld, MaxHeldBytes, MaxQoS0, MaxQoS0Bytes
@@ -36,11 +46,42 @@ type inbox struct {
 	dropped time.Time // when a drop was last logged
 }
 
-// item is a message in the queue. held is nil for QoS 0.
+// item is a message in the queue. held is nil for QoS 0, arrival for a message
+// that need not be remembered.
 type item struct {
-	msg  Message
-	held *held
+	msg     Message
+	held    *held
+	arrival *replay.Arrival
 }
+
+// digestOf digests what makes one message differ from another for a function:
+// the payload and, where there are any, the properties, but not the expiry, which
+// is another each time that a broker sends the message.
+func digestOf(m Message) replay.Digest {
+	p := m.Properties
+	if p.ContentType == "" && p.ResponseTopic == "" && len(p.Correlation) == 0 && len(p.User) == 0 {
+		return replay.DigestOf(m.Payload)
+	}
+	var b []byte
+	part := func(s string) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
+	for _, s := range []string{p.ContentType, p.ResponseTopic, string(p.Correlation), string(m.Payload)} {
+		part(s)
+	}
+	for _, u := range p.User {
+		part(u.Name)
+		part(u.Value)
+	}
+	return replay.DigestOf(b)
+}
+
+// saving says how much is to be saved: see Topics.Unsaved.
+type saving int
+
+const (
+	savingNothing saving = iota
+	savingDoubtful
+	savingSure
+)
 
 // connection is the inbox's end of a link.
 type connection struct {
@@ -58,9 +99,12 @@ type connection struct {
 var _ watcher = (*connection)(nil)
 
 func (in *inbox) init(cfg SourceConfig, log *slog.Logger) {
-	in.cfg, in.log, in.seed = cfg, log, maphash.MakeSeed()
-	in.win = newWindow()
-	in.arrived, in.due, in.settled = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	in.cfg, in.log = cfg, log
+	in.win, in.followers = newWindow(), map[*replay.Arrival][]*held{}
+	in.topics = replay.New(cfg.Broker.Name, replay.MaxRetained, replay.MaxOthers)
+	for _, c := range []*chan struct{}{&in.arrived, &in.due, &in.settled, &in.changed} {
+		*c = make(chan struct{}, 1)
+	}
 }
 
 // poke sends a signal that is not counted.
@@ -80,7 +124,7 @@ func (in *inbox) next() *connection {
 }
 
 // accepted implements watcher.
-func (c *connection) accepted(present bool) {
+func (c *connection) accepted(present, five bool) {
 	in := c.in
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -90,6 +134,10 @@ func (c *connection) accepted(present bool) {
 	}
 	if !present {
 		in.win.forget()
+	}
+	if !five {
+		in.topics.Doubt()
+		in.noteUnsaved()
 	}
 }
 
@@ -113,17 +161,17 @@ func (c *connection) released(id uint16) {
 }
 
 // receive implements watcher.
-func (c *connection) receive(m Message, ack func()) {
+func (c *connection) receive(m Message, how replay.Kind, ack func()) {
 	in := c.in
-	if m.QoS == 0 {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		in.receiveQoS0(m)
-		return
-	}
-	digest := maphash.Bytes(in.seed, m.Payload)
+	digest := digestOf(m)
+	key := in.topics.Key(m.Topic)
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	how = in.topics.Believe(how)
+	if m.QoS == 0 {
+		in.receiveQoS0(m, how, key, digest)
+		return
+	}
 	h, v := in.win.look(m, digest, c.number, ack)
 	switch v {
 	case verdictRepeat:
@@ -132,6 +180,9 @@ func (c *connection) receive(m Message, ack func()) {
 		in.stats.Repeats++
 		in.pushAck(h)
 	case verdictNew:
+		if how == replay.Replayed && in.isOld(h, key) {
+			return
+		}
 		full := in.helds > 0 && (in.helds >= in.cfg.MaxHeld || in.heldBytes+h.size > in.cfg.MaxHeldBytes)
 		if c.refused > 0 || full {
 			c.refused = max(c.refused, h.size, 1)
@@ -140,11 +191,41 @@ func (c *connection) receive(m Message, ack func()) {
 		in.win.add(h)
 		in.helds++
 		in.heldBytes += h.size
-		in.push(item{msg: m, held: h})
+		in.push(item{msg: m, held: h, arrival: in.topics.Begin(key, digest, how)})
 	}
 }
 
-func (in *inbox) receiveQoS0(m Message) {
+// isOld reports whether a replay is no event, because the function has had it or
+// because it is in work: then it is acknowledged with that.
+func (in *inbox) isOld(h *held, key replay.Key) bool {
+	had, working := in.topics.Had(key, h.digest)
+	in.noteUnsaved()
+	switch {
+	case had:
+		h.settled = true
+		in.win.add(h)
+		in.pushAck(h)
+	case working != nil:
+		in.win.add(h)
+		// Those of a session that is gone will never be acknowledged.
+		stale := func(f *held) bool { return in.win.byID[f.id] != f }
+		in.followers[working] = append(slices.DeleteFunc(in.followers[working], stale), h)
+	default:
+		return false
+	}
+	in.stats.Replays++
+	return true
+}
+
+func (in *inbox) receiveQoS0(m Message, how replay.Kind, key replay.Key, digest replay.Digest) {
+	if how == replay.Replayed {
+		had, working := in.topics.Had(key, digest)
+		in.noteUnsaved()
+		if had || working != nil {
+			in.stats.Replays++
+			return
+		}
+	}
 	size := len(m.Topic) + len(m.Payload)
 	if in.zeros > 0 && (in.zeros >= in.cfg.MaxQoS0 || in.zeroBytes+size > in.cfg.MaxQoS0Bytes) {
 		in.stats.Dropped++
@@ -156,7 +237,7 @@ func (in *inbox) receiveQoS0(m Message) {
 	}
 	in.zeros++
 	in.zeroBytes += size
-	in.push(item{msg: m})
+	in.push(item{msg: m, arrival: in.topics.Begin(key, digest, how)})
 }
 
 func (in *inbox) push(it item) {
@@ -201,36 +282,107 @@ func (in *inbox) pop() (item, bool) {
 }
 
 // settler makes the Settle function of a message's event.
-func (in *inbox) settler(h *held) func(error) {
-	if h == nil {
+func (in *inbox) settler(it item) func(error) {
+	h, a := it.held, it.arrival // the message itself may go
+	if h == nil && a == nil {
 		return func(error) {}
 	}
 	var once sync.Once
-	return func(err error) { once.Do(func() { in.settle(h, err) }) }
+	return func(err error) { once.Do(func() { in.settle(h, a, err) }) }
 }
 
-func (in *inbox) settle(h *held, err error) {
+func (in *inbox) settle(h *held, a *replay.Arrival, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if a != nil {
+		in.topics.End(a, err == nil)
+		in.noteUnsaved()
+		for _, f := range in.followers[a] {
+			in.outcome(f, err)
+		}
+		delete(in.followers, a)
+	}
+	if h == nil {
+		return
+	}
 	in.inWork--
 	in.helds--
 	in.heldBytes -= h.size
 	poke(in.settled)
-	c := in.current
-	if err == nil {
-		h.settled = true
-		in.pushAck(h)
-	} else {
-		in.win.letGo(h)
-		if c != nil {
-			poke(c.gaveBack)
-		}
-	}
-	if c != nil && c.refused > 0 && !c.resynced && in.helds <= in.cfg.MaxHeld/2 &&
+	in.outcome(h, err)
+	if c := in.current; c != nil && c.refused > 0 && !c.resynced && in.helds <= in.cfg.MaxHeld/2 &&
 		(in.helds == 0 || in.heldBytes+c.refused <= in.cfg.MaxHeldBytes) {
 		c.resynced = true
 		close(c.resync)
 	}
+}
+
+// outcome acknowledges a message of QoS 1 or 2, or has the broker send it again.
+func (in *inbox) outcome(h *held, err error) {
+	if err == nil {
+		h.settled = true
+		in.pushAck(h)
+		return
+	}
+	in.win.letGo(h)
+	if c := in.current; c != nil {
+		poke(c.gaveBack)
+	}
+}
+
+// noteUnsaved tells who saves when there is more to do, or more surely.
+func (in *inbox) noteUnsaved() {
+	now := savingNothing
+	switch dirty, sure := in.topics.Unsaved(); {
+	case sure:
+		now = savingSure
+	case dirty:
+		now = savingDoubtful
+	}
+	if now > in.unsaved {
+		poke(in.changed)
+	}
+	in.unsaved = now
+	if in.topics.Evicted() > 0 && !in.toldEvicted {
+		in.toldEvicted = true
+		in.log.Warn("more topics have retained messages than can be remembered; those used longest ago are events again when the broker replays them: use narrower topics in several triggers",
+			"remembered", replay.MaxRetained)
+	}
+}
+
+// recall takes what an earlier run has saved, and tells which pages it cannot.
+func (in *inbox) recall(pages map[string][]byte) (faults []error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for name, p := range pages {
+		if err := in.topics.Load(name, p); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return faults
+}
+
+// toSave tells how much is to be saved.
+func (in *inbox) toSave() saving {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.unsaved
+}
+
+// takePages returns what is to be saved; it counts as saved from then on.
+func (in *inbox) takePages() (pages map[string][]byte, what saving) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	what, in.unsaved = in.unsaved, savingNothing
+	return in.topics.Save(), what
+}
+
+// notSaved takes pages back.
+func (in *inbox) notSaved(pages map[string][]byte, what saving) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.topics.NotSaved(pages, what == savingSure)
+	in.noteUnsaved()
 }
 
 func (in *inbox) pushAck(h *held) {

@@ -2,6 +2,8 @@ package mqtt
 
 import (
 	"fmt"
+
+	"github.com/edgefn/edgefn/functions"
 )
 
 // maxRemaining is the largest remaining length that a packet can have
@@ -28,7 +30,7 @@ func (l limits) check(m outgoing) error {
 	size, ok := l.size(m)
 	switch {
 	case !ok:
-		return fmt.Errorf("%w: its %d bytes are more than an MQTT packet can carry", ErrRefused, len(m.data))
+		return fmt.Errorf("%w: its %d bytes are more than an MQTT packet can carry", ErrRefused, len(m.data)+m.Size())
 	case l.packet != 0 && size > uint64(l.packet): // [MQTT-3.2.2-15]
 		return fmt.Errorf("%w: as a packet it has %d bytes, and the broker takes %d", ErrRefused, size, l.packet)
 	case m.retain && !l.retain: // [MQTT-3.2.2-14]
@@ -39,16 +41,38 @@ func (l limits) check(m outgoing) error {
 	return nil
 }
 
-// size is how many bytes m has as a PUBLISH packet of MQTT 5 without
-// properties; false: no packet can carry it. In MQTT 3.1.1 it is a byte shorter.
+// size is how many bytes m has as a PUBLISH packet of MQTT 5; false: no packet can
+// carry it. In MQTT 3.1.1 it is shorter: a byte, and its properties.
 func (limits) size(m outgoing) (bytes uint64, ok bool) {
-	n := uint64(len(m.topic)) + uint64(len(m.data)) + 3 // the topic's length and that of no properties
+	p := propertiesSize(m.Properties)
+	n := 2 + uint64(len(m.topic)) + variableSize(p) + p + uint64(len(m.data))
 	if m.qos > 0 {
 		n += 2 // the packet id
 	}
-	head := uint64(2)
-	for rest := n >> 7; rest > 0; rest >>= 7 {
-		head++
+	return 1 + variableSize(n) + n, n <= maxRemaining
+}
+
+// propertiesSize is how many bytes properties have in a packet [MQTT 5, section
+// 2.2.2.2]: an identifier before each, and a length before each text.
+func propertiesSize(p functions.Properties) uint64 {
+	n := p.Size() + 5*len(p.User)
+	for _, length := range []int{len(p.ContentType), len(p.ResponseTopic), len(p.Correlation)} {
+		if length > 0 {
+			n += 3
+		}
 	}
-	return head + n, n <= maxRemaining
+	if !p.Expires.IsZero() {
+		n += 5
+	}
+	return uint64(n)
+}
+
+// variableSize is how many bytes a number has as a variable byte integer [MQTT 5,
+// section 1.5.5].
+func variableSize(n uint64) uint64 {
+	size := uint64(1)
+	for n >>= 7; n > 0; n >>= 7 {
+		size++
+	}
+	return size
 }

@@ -10,6 +10,8 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/replay"
 )
 
 const (
@@ -30,20 +32,22 @@ var (
 
 // linkConfig says how to connect.
 type linkConfig struct {
-	broker    Broker
+	broker    endpoint
 	clientID  string
 	clean     bool          // end the session of this client id and have none [MQTT-3.1.2-6]
 	keepAlive time.Duration // whole seconds
 	watcher   watcher       // nil for a link that receives nothing
+	window    uint16        // messages of QoS 1 and 2 that may be unacknowledged; 3.1.1 has no word for it; 0: any
 }
 
 // watcher hears what happens on a link. Its methods must not block.
 type watcher interface {
 	// accepted comes first; present tells whether the broker has kept the
-	// session. The link itself may still be on its way to connect's caller.
-	accepted(present bool)
+	// session, five whether MQTT 5 is spoken. The link itself may still be on its
+	// way to connect's caller.
+	accepted(present, five bool)
 	// receive gets each message, from one goroutine, in order of arrival.
-	receive(m Message, ack func())
+	receive(m Message, how replay.Kind, ack func())
 	// released tells of a PUBREL.
 	released(packetID uint16)
 	// lost comes once, from any goroutine: nothing written from now on arrives.
@@ -53,10 +57,10 @@ type watcher interface {
 // ignore is the watcher of a link that receives nothing.
 type ignore struct{}
 
-func (ignore) accepted(bool)           {}
-func (ignore) receive(Message, func()) {}
-func (ignore) released(uint16)         {}
-func (ignore) lost()                   {}
+func (ignore) accepted(bool, bool)                  {}
+func (ignore) receive(Message, replay.Kind, func()) {}
+func (ignore) released(uint16)                      {}
+func (ignore) lost()                                {}
 
 // link is one connection: it is made, it ends, and is not used again.
 type link struct {
@@ -65,7 +69,10 @@ type link struct {
 	conn   *conn
 }
 
-var _ wire = (*link)(nil)
+var (
+	_ wire     = (*link)(nil)
+	_ receiver = (*link)(nil)
+)
 
 // dial reads the password and opens the network connection.
 func (c linkConfig) dial(ctx context.Context) (password string, nc net.Conn, err error) {
@@ -95,7 +102,7 @@ func connect(ctx context.Context, cfg linkConfig) (*link, error) {
 	l.conn = newConn(nc, func(kind byte, body []byte) {
 		switch {
 		case kind == packetConnack && body[1] == packets.Accepted:
-			w.accepted(body[0]&1 != 0) // [MQTT-3.2.2-2]
+			w.accepted(body[0]&1 != 0, false) // [MQTT-3.2.2-2]
 		case kind == packetPubrel:
 			w.released(uint16(body[0])<<8 | uint16(body[1]))
 		}
@@ -120,10 +127,14 @@ func connect(ctx context.Context, cfg linkConfig) (*link, error) {
 		SetWriteTimeout(writeTimeout).
 		SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) }).
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
+			how := replay.Unknown
+			if m.Retained() {
+				how = replay.Replayed // [MQTT-3.3.1-8]
+			}
 			w.receive(Message{
 				Topic: m.Topic(), Payload: m.Payload(), QoS: m.Qos(),
 				Retain: m.Retained(), Dup: m.Duplicate(), PacketID: m.MessageID(),
-			}, m.Ack)
+			}, how, m.Ack)
 		})
 	l.client = paho.NewClient(opts)
 	token := l.client.Connect()
@@ -198,8 +209,7 @@ func (l *link) close() {
 	l.client.Disconnect(50) // what is left of the client, if the goodbye did not get through
 }
 
-// subscribe asks for a filter and returns the QoS that was granted. A refusal
-// is an errRefused.
+// subscribe implements receiver.
 func (l *link) subscribe(ctx context.Context, filter string, qos byte) (granted byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, subackTimeout)
 	defer cancel()
@@ -290,7 +300,14 @@ func EndSession(ctx context.Context, b Broker, clientID string) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
-	l, err := connect(ctx, linkConfig{broker: b, clientID: clientID, clean: true, keepAlive: 30 * time.Second})
+	cfg := linkConfig{broker: b.endpoint(nil), clientID: clientID, clean: true, keepAlive: 30 * time.Second}
+	var l interface{ close() }
+	var err error
+	if b.Version == version5 {
+		l, _, err = connect5(ctx, cfg)
+	} else { // which brokers of MQTT 5 speak too
+		l, err = connect(ctx, cfg)
+	}
 	if err != nil {
 		return fmt.Errorf("end session %q: %w", clientID, err)
 	}

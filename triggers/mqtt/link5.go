@@ -14,6 +14,8 @@ import (
 	paho5 "github.com/eclipse/paho.golang/paho"
 	session5 "github.com/eclipse/paho.golang/paho/session"
 	"github.com/eclipse/paho.golang/paho/session/state"
+
+	"github.com/edgefn/edgefn/functions"
 )
 
 // maxIncoming bounds the packets that a broker may send over MQTT 5: it
@@ -133,7 +135,9 @@ func (l *link5) publish(ctx context.Context, m outgoing) error {
 		case <-ctx.Done():
 		}
 	}()
-	r, err := l.client.Publish(ctx, &paho5.Publish{Topic: m.topic, Payload: m.data, QoS: m.qos, Retain: m.retain})
+	r, err := l.client.Publish(ctx, &paho5.Publish{
+		Topic: m.topic, Payload: m.data, QoS: m.qos, Retain: m.retain, Properties: publishProperties(m.Properties, time.Now()),
+	})
 	switch {
 	case r != nil && r.ReasonCode >= 0x80:
 		return l.answered(m.qos, r)
@@ -148,6 +152,22 @@ func (l *link5) publish(ctx context.Context, m outgoing) error {
 	default:
 		return err
 	}
+}
+
+// publishProperties gives the properties of a message to the library; nil: it has
+// none.
+func publishProperties(p functions.Properties, now time.Time) *paho5.PublishProperties {
+	if p.None() {
+		return nil
+	}
+	out := &paho5.PublishProperties{ContentType: p.ContentType, ResponseTopic: p.ResponseTopic, CorrelationData: p.Correlation}
+	for _, u := range p.User {
+		out.User.Add(u.Name, u.Value)
+	}
+	if left := p.Interval(now); left > 0 {
+		out.MessageExpiry = &left
+	}
+	return out
 }
 
 // answered tells what a reason code of 0x80 or more means for its message.

@@ -30,14 +30,21 @@ var (
 // be a broker that is just being restarted.
 const hangUpsMeanOld = 2
 
-// opener opens connections for publishing and finds out which version of MQTT
-// the broker speaks: 5, which tells what the broker takes and why it refuses a
-// message, or else 3.1.1. Its methods are safe for concurrent use.
+// opener opens connections for publishing, over MQTT 5 where the broker speaks it:
+// it tells what the broker takes and why it refuses a message. Its methods are
+// safe for concurrent use.
 type opener struct {
-	broker      Broker
+	broker      endpoint
 	keepAlive   time.Duration
 	maxInFlight int
-	log         *slog.Logger
+	negotiation negotiation
+}
+
+// negotiation finds out which version of MQTT a broker speaks. Its methods are
+// safe for concurrent use.
+type negotiation struct {
+	version string // Broker.Version
+	log     *slog.Logger
 
 	mu   sync.Mutex
 	seen versions
@@ -64,42 +71,56 @@ func (v *versions) next(err error) (old bool) {
 	return false
 }
 
-// open connects with a clean session.
-func (o *opener) open(ctx context.Context, clientID string) (*outlet, error) {
-	cfg := linkConfig{broker: o.broker, clientID: clientID, clean: true, keepAlive: o.keepAlive}
-	version := o.broker.Version
+// connect connects with five, or with old where the broker speaks 3.1.1 only or is
+// to be spoken to in that.
+func (n *negotiation) connect(five, old func() error) error {
+	version := n.version
 	if version == "" || version == versionAuto {
-		o.mu.Lock()
-		version = o.seen.spoken
-		o.mu.Unlock()
+		n.mu.Lock()
+		version = n.seen.spoken
+		n.mu.Unlock()
 	}
 	if version != version311 {
-		w, l, err := connect5(ctx, cfg)
-		if err == nil {
-			o.seenNext(nil)
-			return newOutlet(w, l, o.maxInFlight), nil
-		}
-		if o.broker.Version == version5 || !o.seenNext(err) {
-			return nil, err
+		err := five()
+		if again := n.next(err); err == nil || n.version == version5 || !again {
+			return err
 		}
 	}
-	w, err := connect(ctx, cfg)
-	if err != nil {
-		return nil, err
+	if err := old(); err != nil {
+		return err
 	}
 	if version != version311 {
-		o.mu.Lock()
-		o.seen = versions{spoken: version311}
-		o.mu.Unlock()
-		o.log.Info("broker does not speak mqtt 5, so what it takes is not known")
+		n.mu.Lock()
+		n.seen = versions{spoken: version311}
+		n.mu.Unlock()
+		n.log.Info("broker does not speak mqtt 5; it is spoken to in 3.1.1, which tells less")
 	}
-	return newOutlet(w, unknown, o.maxInFlight), nil
+	return nil
 }
 
-func (o *opener) seenNext(err error) (old bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.seen.next(err)
+func (n *negotiation) next(err error) (old bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.seen.next(err)
+}
+
+// open connects with a clean session.
+func (o *opener) open(ctx context.Context, clientID string) (out *outlet, err error) {
+	cfg := linkConfig{broker: o.broker, clientID: clientID, clean: true, keepAlive: o.keepAlive}
+	err = o.negotiation.connect(func() error {
+		w, l, err := connect5(ctx, cfg)
+		if err == nil {
+			out = newOutlet(w, l, o.maxInFlight)
+		}
+		return err
+	}, func() error {
+		w, err := connect(ctx, cfg)
+		if err == nil {
+			out = newOutlet(w, unknown, o.maxInFlight)
+		}
+		return err
+	})
+	return out, err
 }
 
 func checkVersion(version string) error {

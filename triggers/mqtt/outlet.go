@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/edgefn/edgefn/functions"
 )
 
 // ackTimeout is how long a broker may take to acknowledge a message. Then the
@@ -18,10 +20,11 @@ var errNotSent = errors.New("connection closed before the message was sent")
 
 // outgoing is a message on its way to a broker.
 type outgoing struct {
-	topic  string
-	data   []byte
-	qos    byte
-	retain bool
+	topic                string
+	data                 []byte
+	qos                  byte
+	retain               bool
+	functions.Properties // which MQTT 3.1.1 has no place for
 }
 
 // wire is one connection to a broker that messages go out on, of whatever
@@ -78,6 +81,7 @@ type outlet struct {
 	wire
 	limits  limits
 	slots   chan struct{} // one for each message in flight; a message waits for a free one
+	used    atomic.Bool   // a message went out, or may have
 	carried atomic.Bool   // the broker has acknowledged a message
 	closing atomic.Bool   // it was closed before it had ended: that is no message's doing
 }
@@ -104,6 +108,11 @@ func (o *outlet) send(ctx context.Context, m outgoing) error {
 		return offline(o.reason())
 	default:
 	}
+	if m.Expired(time.Now()) {
+		<-o.slots
+		return nil
+	}
+	o.used.Store(true)
 	done := make(chan error, 1)
 	go func() { //nolint:contextcheck // it outlives this call only when ctx ends first, and never close
 		defer func() { <-o.slots }()

@@ -60,7 +60,7 @@ func pipe5(t *testing.T, answer func(head byte) []byte) *outlet {
 			}
 		}
 	}()
-	l, lim, err := handshake5(t.Context(), linkConfig{broker: Broker{Name: "plant"}, clientID: "c", clean: true, keepAlive: time.Minute}, "", near)
+	l, lim, err := handshake5(t.Context(), linkConfig{broker: Broker{Name: "plant"}.endpoint(nil), clientID: "c", clean: true, keepAlive: time.Minute}, "", near)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func FuzzBrokerOfMQTT5(f *testing.F) {
 			_, _ = far.Write(rest)
 			_ = far.Close()
 		}()
-		l, lim, err := handshake5(ctx, linkConfig{broker: Broker{Name: "plant"}, clientID: "c", clean: true, keepAlive: time.Minute}, "", near)
+		l, lim, err := handshake5(ctx, linkConfig{broker: Broker{Name: "plant"}.endpoint(nil), clientID: "c", clean: true, keepAlive: time.Minute}, "", near)
 		if err == nil {
 			o := newOutlet(l, lim, 2)
 			err := o.send(ctx, outgoing{topic: "a", data: []byte("x"), qos: 2})

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 	"github.com/edgefn/edgefn/triggers/mqtt/mosquittotest"
@@ -62,7 +63,7 @@ func TestAnswersOfABrokerOfMQTT5(t *testing.T) {
 						want = mqtt.ErrRefused
 					}
 				}
-				err := do(t.Context(), c.topic, make([]byte, c.data), c.qos, c.retain)
+				err := do(t.Context(), functions.Publish{Topic: c.topic, Data: make([]byte, c.data), QoS: c.qos, Retain: c.retain})
 				if !errors.Is(err, want) {
 					t.Errorf("got %v, want %v", err, want)
 				}
@@ -122,7 +123,7 @@ func TestReceiveMaximum(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
-			if err := p.Publish(ctx, "a", nil, 1, false); !errors.Is(err, mqtt.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) {
+			if err := p.Publish(ctx, functions.Publish{Topic: "a", QoS: 1}); !errors.Is(err, mqtt.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got %v, want ErrNoAnswer", err)
 			}
 		})
@@ -132,7 +133,7 @@ func TestReceiveMaximum(t *testing.T) {
 	eventually(t, "the second message", func() bool { return out.Load() == 2 })
 	acks <- []byte{0x40, 2, 0, 0}
 	done := make(chan error, 1)
-	go func() { done <- p.Publish(t.Context(), "a", nil, 1, false) }()
+	go func() { done <- p.Publish(t.Context(), functions.Publish{Topic: "a", QoS: 1}) }()
 	acks <- []byte{0x40, 2, 0, 0}
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -169,15 +170,15 @@ func TestSuspectsDisturbNobody(t *testing.T) {
 			run(t, p.Run)
 			_ = await(t, p, mqtt.StateConnected)
 			for range 5 {
-				if err := p.PublishAlone(t.Context(), "bad", nil, 1, false); !errors.Is(err, mqtt.ErrHungUp) {
+				if err := p.PublishAlone(t.Context(), functions.Publish{Topic: "bad", QoS: 1}); !errors.Is(err, mqtt.ErrHungUp) {
 					t.Fatalf("got %v, want ErrHungUp", err)
 				}
 				publish(t, p, "good", "x", 2)
 			}
-			if err := p.PublishAlone(t.Context(), "good", nil, 2, false); err != nil {
+			if err := p.PublishAlone(t.Context(), functions.Publish{Topic: "good", QoS: 2}); err != nil {
 				t.Error(err)
 			}
-			if err := p.PublishAlone(t.Context(), "good", nil, 0, false); err != nil {
+			if err := p.PublishAlone(t.Context(), functions.Publish{Topic: "good"}); err != nil {
 				t.Error(err)
 			}
 			connects, got := f.seen()
@@ -228,7 +229,7 @@ func TestNothingIsSentAgainByItself(t *testing.T) {
 			for qos := byte(1); qos <= 2; qos++ {
 				eventually(t, "a connection", func() bool { connects, _ := f.seen(); return len(connects) == int(qos) })
 				_ = await(t, p, mqtt.StateConnected)
-				if err := p.Publish(t.Context(), "bad", nil, qos, false); !errors.Is(err, mqtt.ErrHungUp) {
+				if err := p.Publish(t.Context(), functions.Publish{Topic: "bad", QoS: qos}); !errors.Is(err, mqtt.ErrHungUp) {
 					t.Errorf("got %v, want ErrHungUp", err)
 				}
 			}
@@ -267,7 +268,7 @@ func TestHangUpsDoNotAddUp(t *testing.T) {
 		if d := time.Since(before); d > 5*time.Second {
 			t.Fatalf("after %d bad messages a good one took %s", i, d)
 		}
-		if err := p.Publish(t.Context(), "bad", nil, 1, false); !errors.Is(err, mqtt.ErrHungUp) {
+		if err := p.Publish(t.Context(), functions.Publish{Topic: "bad", QoS: 1}); !errors.Is(err, mqtt.ErrHungUp) {
 			t.Errorf("got %v, want ErrHungUp", err)
 		}
 	}
@@ -320,12 +321,12 @@ func TestVersions(t *testing.T) {
 				if _, _, _, known := p.Limits(); known != (c.want[0] == c.want[len(c.want)-1] && c.want[0] == "5") {
 					t.Errorf("limits known: %t", known)
 				}
-				if err := p.Publish(t.Context(), "a", nil, 1, false); !errors.Is(err, mqtt.ErrHungUp) {
+				if err := p.Publish(t.Context(), functions.Publish{Topic: "a", QoS: 1}); !errors.Is(err, mqtt.ErrHungUp) {
 					t.Errorf("got %v, want ErrHungUp", err)
 				}
 			} else {
 				wantText(t, err, `"plant"`, c.text)
-				if err := p.PublishAlone(t.Context(), "a", nil, 1, false); !errors.Is(err, mqtt.ErrOffline) {
+				if err := p.PublishAlone(t.Context(), functions.Publish{Topic: "a", QoS: 1}); !errors.Is(err, mqtt.ErrOffline) {
 					t.Errorf("got %v, want ErrOffline", err)
 				}
 			}
@@ -343,6 +344,102 @@ func TestVersions(t *testing.T) {
 				t.Errorf("versions asked for: %s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// A source finds the version that its broker speaks, and acknowledges there.
+func TestVersionsOfSources(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		version string
+		five    []byte // the answer to a CONNECT of MQTT 5; nil hangs up
+		want    []string
+		state   string
+		text    string
+	}{
+		{"5", "", ok5(), []string{"5"}, mqtt.StateConnected, ""},
+		{"refused as of old", "", []byte{0x20, 2, 0, 1}, []string{"5", "4"}, mqtt.StateConnected, ""},
+		{"hung up", "", nil, []string{"5", "5", "4"}, mqtt.StateConnected, ""},
+		{"3.1.1 asked for", "3.1.1", ok5(), []string{"4"}, mqtt.StateConnected, ""},
+		{"5 asked for", "5", []byte{0x20, 2, 0, 1}, []string{"5"}, mqtt.StateRefused, "does not speak MQTT 5"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			acked := make(chan []byte, 10)
+			var sent atomic.Bool
+			f := &fake{acked: acked, connack: func(v byte, _ string) []byte {
+				if v == 5 {
+					return c.five
+				}
+				return []byte{0x20, 2, 0, 0}
+			}}
+			f.subscribed = func(version byte) []byte {
+				if sent.Swap(true) { // over MQTT 5 a source subscribes twice
+					return nil
+				}
+				if version == 5 {
+					return []byte{0x32, 7, 0, 1, 'a', 0, 9, 0, 'x'}
+				}
+				return []byte{0x32, 6, 0, 1, 'a', 0, 9, 'x'}
+			}
+			f.start(t)
+			br := at(f.url)
+			br.Version = c.version
+			got := make(sink, 10)
+			s := start(t, mqtt.SourceConfig{Broker: br, Sink: got, Binding: triggers.Binding{Trigger: trigger("a", 1)}})
+			err := await(t, s, c.state)
+			if c.state == mqtt.StateConnected {
+				if g := got.data(t); g != "x" {
+					t.Errorf("got %q", g)
+				}
+				select {
+				case id := <-acked:
+					if id[0] != 0 || id[1] != 9 {
+						t.Errorf("acknowledged % x, want 00 09", id)
+					}
+				case <-time.After(patience):
+					t.Error("the message was not acknowledged")
+				}
+			} else {
+				wantText(t, err, c.text)
+			}
+			s.stop()
+			connects, _ := f.seen()
+			for i, want := range c.want {
+				if len(connects) <= i || connects[i][:1] != want {
+					t.Errorf("connected %q, want the versions %s", connects, c.want)
+					break
+				}
+			}
+		})
+	}
+}
+
+// A broker of MQTT 5 says when another client has the session now; that is told
+// at once, and until a connection has lasted.
+func TestTakenOver(t *testing.T) {
+	var takeOver atomic.Bool
+	takeOver.Store(true)
+	f := (&fake{subscribed: func(byte) []byte {
+		if takeOver.Swap(false) {
+			return []byte{0xe0, 1, 0x8e}
+		}
+		return nil
+	}}).start(t)
+	s := start(t, mqtt.SourceConfig{
+		Broker: at(f.url), Sink: make(sink), ClientID: "twice", Binding: triggers.Binding{Trigger: trigger("a", 1)},
+		Backoff: mqtt.Backoff{First: 20 * time.Millisecond, Max: 200 * time.Millisecond, Stable: 100 * time.Millisecond},
+	})
+	err := await(t, s, mqtt.StateContested)
+	wantText(t, err, `another client uses the client id "twice" at broker "plant"`, "0x8e", "--name")
+	eventually(t, "another connection", func() bool { return s.Stats().Connects == 2 })
+	if st, _ := s.Status(); st == mqtt.StateConnected {
+		t.Error("it is said to be over at once")
+	}
+	if err := await(t, s, mqtt.StateConnected); err != nil {
+		t.Error(err)
+	}
+	if n := s.Stats().Connects; n != 2 {
+		t.Errorf("%d connections, want 2", n)
 	}
 }
 
@@ -371,7 +468,7 @@ func TestMosquittoWithLimits(t *testing.T) {
 			}
 			big := make([]byte, 100_000)
 			for range 5 {
-				if err := p.PublishAlone(t.Context(), "out/big", big, 1, false); !errors.Is(err, c.big) {
+				if err := p.PublishAlone(t.Context(), functions.Publish{Topic: "out/big", Data: big, QoS: 1}); !errors.Is(err, c.big) {
 					t.Errorf("alone: got %v, want %v", err, c.big)
 				}
 				publish(t, p, "out/small", "small", 1)
@@ -379,7 +476,7 @@ func TestMosquittoWithLimits(t *testing.T) {
 					t.Errorf("got %q", g)
 				}
 			}
-			if err := p.Publish(t.Context(), "out/big", big, 1, false); !errors.Is(err, c.big) {
+			if err := p.Publish(t.Context(), functions.Publish{Topic: "out/big", Data: big, QoS: 1}); !errors.Is(err, c.big) {
 				t.Errorf("got %v, want %v", err, c.big)
 			}
 			if err := publishUntil(t.Context(), p, "out/small", "after"); err != nil {
@@ -388,7 +485,7 @@ func TestMosquittoWithLimits(t *testing.T) {
 			if g := got.data(t); g != "after" {
 				t.Errorf("got %q", g)
 			}
-			if err := p.Publish(t.Context(), "out/twice", nil, 2, false); !errors.Is(err, c.big) {
+			if err := p.Publish(t.Context(), functions.Publish{Topic: "out/twice", QoS: 2}); !errors.Is(err, c.big) {
 				t.Errorf("QoS 2: got %v, want %v", err, c.big)
 			}
 		})
@@ -402,7 +499,7 @@ func TestMosquittoWithAccessRules(t *testing.T) {
 	b := mosquittotest.Start(t, mosquittotest.Config{Lines: []string{"acl_file " + acl}})
 	p := publisher(t, b.URL())
 	for qos := byte(1); qos <= 2; qos++ {
-		err := p.Publish(t.Context(), "secret", nil, qos, false)
+		err := p.Publish(t.Context(), functions.Publish{Topic: "secret", QoS: qos})
 		if !errors.Is(err, mqtt.ErrRefused) {
 			t.Errorf("QoS %d: got %v, want ErrRefused", qos, err)
 		}
@@ -422,19 +519,19 @@ func TestAloneEndsWithRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.PublishAlone(t.Context(), "a", nil, 1, false); !errors.Is(err, mqtt.ErrOffline) {
+	if err := p.PublishAlone(t.Context(), functions.Publish{Topic: "a", QoS: 1}); !errors.Is(err, mqtt.ErrOffline) {
 		t.Errorf("before Run: %v, want ErrOffline", err)
 	}
 	stop := run(t, p.Run)
 	_ = await(t, p, mqtt.StateConnected)
 	done := make(chan error, 3)
 	for range 2 {
-		go func() { done <- p.PublishAlone(context.Background(), "a", nil, 1, false) }()
+		go func() { done <- p.PublishAlone(context.Background(), functions.Publish{Topic: "a", QoS: 1}) }()
 	}
 	<-sent
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := p.PublishAlone(ctx, "a", nil, 1, false); !errors.Is(err, mqtt.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) {
+	if err := p.PublishAlone(ctx, functions.Publish{Topic: "a", QoS: 1}); !errors.Is(err, mqtt.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want ErrNoAnswer", err)
 	}
 	stop()
@@ -443,7 +540,7 @@ func TestAloneEndsWithRun(t *testing.T) {
 			t.Errorf("got %v, want ErrOffline", err)
 		}
 	}
-	if err := p.PublishAlone(t.Context(), "a", nil, 1, false); !errors.Is(err, mqtt.ErrOffline) {
+	if err := p.PublishAlone(t.Context(), functions.Publish{Topic: "a", QoS: 1}); !errors.Is(err, mqtt.ErrOffline) {
 		t.Errorf("after Run: %v, want ErrOffline", err)
 	}
 }

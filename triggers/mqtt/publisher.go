@@ -57,6 +57,7 @@ type Publisher struct {
 	cfg     PublisherConfig
 	log     *slog.Logger
 	opener  *opener
+	contest contest // Run's
 	running atomic.Bool
 	alone   chan struct{} // one place: PublishAlone waits for its turn
 	stopped chan struct{} // closed when Run ends
@@ -86,13 +87,17 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	log := cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name)
 	return &Publisher{
 		cfg: cfg, log: log, state: StateConnecting, limits: unknown,
-		opener: &opener{broker: cfg.Broker, keepAlive: cfg.KeepAlive, maxInFlight: cfg.MaxInFlight, log: log},
-		alone:  make(chan struct{}, 1), stopped: make(chan struct{}),
+		opener: &opener{
+			broker: cfg.Broker.endpoint(log), keepAlive: cfg.KeepAlive, maxInFlight: cfg.MaxInFlight,
+			negotiation: negotiation{version: cfg.Broker.Version, log: log},
+		},
+		contest: contest{backoff: cfg.Backoff},
+		alone:   make(chan struct{}, 1), stopped: make(chan struct{}),
 	}, nil
 }
 
-// Status tells the state, one of the State constants, and the last error, nil
-// once connected.
+// Status tells the state, one of the State constants, and the last error. Once
+// connected that is nil, or that another client has the same client id.
 func (p *Publisher) Status() (state string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,12 +139,20 @@ func (p *Publisher) Run(ctx context.Context) error {
 func (p *Publisher) stayConnected(ctx context.Context) {
 	failures := 0
 	for {
-		lasted, carried, err := p.session(ctx)
+		lasted, o, err := p.session(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		failures = p.cfg.Backoff.failures(failures, lasted)
-		if carried {
+		// What a broker hangs up on without a word may be a message, if there was one.
+		if o != nil && (p.contest.on() || takenOver(err) || !o.used.Load()) {
+			p.contest.ended(lasted, err)
+		}
+		failures = p.contest.failures(failures, lasted)
+		switch {
+		case o == nil:
+		case p.contest.on():
+			err = p.contest.err(p.cfg.Broker.Name, p.cfg.ClientID)
+		case o.carried.Load():
 			failures = min(failures, maxCarriedFailures)
 		}
 		state := StateOffline
@@ -148,28 +161,37 @@ func (p *Publisher) stayConnected(ctx context.Context) {
 		}
 		p.set(nil, state, err)
 		wait := p.cfg.Backoff.jittered(failures)
-		p.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
+		p.log.Warn("no connection", keyErr, err, keyRetryIn, wait.Round(time.Millisecond).String())
 		sleep(ctx, nil, wait)
 	}
 }
 
-// session is one connection. carried tells that it has brought a message to the
-// broker.
-func (p *Publisher) session(ctx context.Context) (lasted time.Duration, carried bool, err error) {
-	o, err := p.opener.open(ctx, p.cfg.ClientID)
+// session is one connection; o is nil where the broker did not accept it.
+func (p *Publisher) session(ctx context.Context) (lasted time.Duration, o *outlet, err error) {
+	o, err = p.opener.open(ctx, p.cfg.ClientID)
 	if err != nil {
-		return 0, false, err
+		return 0, nil, err
 	}
 	defer o.close()
 	up := time.Now()
-	p.set(o, StateConnected, nil)
+	p.set(o, StateConnected, p.contest.err(p.cfg.Broker.Name, p.cfg.ClientID))
 	p.log.Info("connected")
-	select {
-	case <-ctx.Done():
-		return 0, false, ctx.Err()
-	case <-o.ended():
-		p.set(nil, StateOffline, o.reason())
-		return time.Since(up), o.carried.Load(), fmt.Errorf("connection to broker %q lost: %w", p.cfg.Broker.Name, o.reason())
+	var calm <-chan time.Time
+	if p.contest.on() {
+		calm = time.After(p.contest.calm())
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return 0, nil, ctx.Err()
+		case <-o.ended():
+			p.set(nil, StateOffline, o.reason())
+			return time.Since(up), o, fmt.Errorf("connection to broker %q lost: %w", p.cfg.Broker.Name, o.reason())
+		case <-calm:
+			p.contest.over()
+			p.set(o, StateConnected, nil)
+			p.log.Info("no other client uses the client id any more", keyClient, p.cfg.ClientID)
+		}
 	}
 }
 
@@ -179,12 +201,16 @@ func (p *Publisher) session(ctx context.Context) (lasted time.Duration, carried 
 // connection, ErrRefused, ErrHungUp and ErrNoAnswer. data must not change until
 // the connection is through with it, which after an error may be later than
 // Publish's return: give it a copy.
-func (p *Publisher) Publish(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
-	m, err := newOutgoing(topic, data, qos, retain)
+//
+// Over MQTT 3.1.1 the message goes without its properties, since that protocol has
+// none. One that has expired when its turn comes is not sent, which is no error.
+// m.Broker is not looked at.
+func (p *Publisher) Publish(ctx context.Context, m functions.Publish) error {
+	out, err := newOutgoing(m)
 	if err == nil {
-		err = p.publish(ctx, m)
+		err = p.publish(ctx, out)
 	}
-	return p.tell(m, err)
+	return p.tell(out, err)
 }
 
 // PublishAlone is Publish over a connection of its own, for a message that
@@ -195,23 +221,23 @@ func (p *Publisher) Publish(ctx context.Context, topic string, data []byte, qos 
 //
 // The connection has the publisher's client id with "-alone" after it: a
 // broker's rules for client ids must allow both.
-func (p *Publisher) PublishAlone(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
-	m, err := newOutgoing(topic, data, qos, retain)
+func (p *Publisher) PublishAlone(ctx context.Context, m functions.Publish) error {
+	out, err := newOutgoing(m)
 	if err == nil {
-		err = p.publishAlone(ctx, m)
+		err = p.publishAlone(ctx, out)
 	}
-	return p.tell(m, err)
+	return p.tell(out, err)
 }
 
-func newOutgoing(topic string, data []byte, qos byte, retain bool) (outgoing, error) {
-	m := outgoing{topic: topic, data: data, qos: qos, retain: retain}
-	if err := functions.CheckTopic(topic); err != nil {
-		return m, fmt.Errorf("%w: %w", ErrRefused, err)
+func newOutgoing(m functions.Publish) (outgoing, error) {
+	out := outgoing{topic: m.Topic, data: m.Data, qos: m.QoS, retain: m.Retain, Properties: m.Properties}
+	if err := errors.Join(functions.CheckTopic(m.Topic), m.Check()); err != nil {
+		return out, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if qos > 2 {
-		return m, fmt.Errorf("%w: its QoS is %d; use 0, 1 or 2", ErrRefused, qos)
+	if m.QoS > 2 {
+		return out, fmt.Errorf("%w: its QoS is %d; use 0, 1 or 2", ErrRefused, m.QoS)
 	}
-	return m, nil
+	return out, nil
 }
 
 func (p *Publisher) publish(ctx context.Context, m outgoing) error {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt"
 	"github.com/edgefn/edgefn/triggers/mqtt/mosquittotest"
@@ -30,7 +32,7 @@ func TestPublish(t *testing.T) {
 			t.Errorf("QoS %d: got %+v", qos, d.Event)
 		}
 	}
-	if err := p.Publish(t.Context(), "out/kept", []byte("kept"), 1, true); err != nil {
+	if err := p.Publish(t.Context(), functions.Publish{Topic: "out/kept", Data: []byte("kept"), QoS: 1, Retain: true}); err != nil {
 		t.Fatal(err)
 	}
 	if d := got.next(t); d.Event.Extensions["mqttretain"] != "false" {
@@ -45,14 +47,14 @@ func TestPublish(t *testing.T) {
 	}
 	late.stop()
 
-	wantText(t, p.Publish(t.Context(), "a/#", nil, 1, false), "wildcard")
-	wantText(t, p.Publish(t.Context(), "a", nil, 3, false), "QoS is 3")
+	wantText(t, p.Publish(t.Context(), functions.Publish{Topic: "a/#", QoS: 1}), "wildcard")
+	wantText(t, p.Publish(t.Context(), functions.Publish{Topic: "a", QoS: 3}), "QoS is 3")
 
 	// Many at a time, more than may be in flight.
 	var wg sync.WaitGroup
 	for i := range 300 {
 		wg.Go(func() {
-			if err := p.Publish(t.Context(), "many", fmt.Append(nil, i), 1, false); err != nil {
+			if err := p.Publish(t.Context(), functions.Publish{Topic: "many", Data: fmt.Append(nil, i), QoS: 1}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -66,7 +68,7 @@ func TestPublishOffline(t *testing.T) {
 	b.Down(t)
 	_ = await(t, p, mqtt.StateOffline)
 	before := time.Now()
-	err := p.Publish(context.Background(), "a", nil, 1, false)
+	err := p.Publish(context.Background(), functions.Publish{Topic: "a", QoS: 1})
 	if !errors.Is(err, mqtt.ErrOffline) || time.Since(before) > time.Second {
 		t.Errorf("got %v after %s, want ErrOffline at once", err, time.Since(before))
 	}
@@ -108,7 +110,7 @@ func TestPublishToASilentBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Publish(t.Context(), "a", nil, 1, false); !errors.Is(err, mqtt.ErrOffline) {
+	if err := p.Publish(t.Context(), functions.Publish{Topic: "a", QoS: 1}); !errors.Is(err, mqtt.ErrOffline) {
 		t.Errorf("before Run: %v, want ErrOffline", err)
 	}
 	stop := run(t, p.Run)
@@ -116,7 +118,7 @@ func TestPublishToASilentBroker(t *testing.T) {
 	short := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		return p.Publish(ctx, "a", []byte("x"), 1, false)
+		return p.Publish(ctx, functions.Publish{Topic: "a", Data: []byte("x"), QoS: 1})
 	}
 	for range 3 { // two in flight, the third waits for its turn
 		if err := short(); !errors.Is(err, mqtt.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) {
@@ -127,7 +129,9 @@ func TestPublishToASilentBroker(t *testing.T) {
 	eventually(t, "a new connection", func() bool { return connects.Load() == 2 })
 	_ = await(t, p, mqtt.StateConnected)
 	lost := make(chan error, 1)
-	go func() { lost <- p.Publish(context.Background(), "a", []byte("x"), 1, false) }()
+	go func() {
+		lost <- p.Publish(context.Background(), functions.Publish{Topic: "a", Data: []byte("x"), QoS: 1})
+	}()
 	time.Sleep(50 * time.Millisecond) // it may be under way or not; either way it must end
 	stop()
 	select {
@@ -140,5 +144,27 @@ func TestPublishToASilentBroker(t *testing.T) {
 	}
 	if err := short(); !errors.Is(err, mqtt.ErrOffline) {
 		t.Errorf("after Run: %v, want ErrOffline", err)
+	}
+}
+
+// Two publishers with one client id say so, connected or not.
+func TestPublishersWithOneID(t *testing.T) {
+	b := mosquittotest.Start(t, mosquittotest.Config{})
+	cfg := mqtt.PublisherConfig{Broker: at(b.URL()), ClientID: "twice", Backoff: mqtt.Backoff{First: 20 * time.Millisecond, Max: time.Minute, Stable: time.Hour}}
+	var ps []*mqtt.Publisher
+	for range 2 {
+		p, err := mqtt.NewPublisher(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, p.Run)
+		_ = await(t, p, mqtt.StateConnected)
+		ps = append(ps, p)
+	}
+	for _, state := range []string{mqtt.StateOffline, mqtt.StateConnected} {
+		eventually(t, "the other client to be told of while "+state, func() bool {
+			st, err := ps[0].Status()
+			return st == state && err != nil && strings.Contains(err.Error(), `the client id "twice" at broker "plant"`)
+		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/triggers/mqtt/replay"
 )
 
 func TestLookup(t *testing.T) {
@@ -431,7 +432,7 @@ func TestWindow(t *testing.T) {
 		first  Message
 		before func(w *window, h *held)
 		again  Message
-		digest uint64
+		digest replay.Digest
 		want   verdict
 	}{
 		{"sent again while in work", msg, nil, dup, digest, verdictRepeat},

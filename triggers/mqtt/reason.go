@@ -30,10 +30,15 @@ func words(p reasoner, added string) string {
 	if s := strings.TrimSuffix(p.Reason(), "."); s != "" {
 		text += ", " + s
 	}
-	if added != "" {
-		text += fmt.Sprintf(" (%.*q)", maxWords, added)
+	return text + said(added)
+}
+
+// said is what a broker added in its own words, if anything.
+func said(words string) string {
+	if words == "" {
+		return ""
 	}
-	return text
+	return fmt.Sprintf(" (%.*q)", maxWords, words)
 }
 
 // disconnectError is a broker's DISCONNECT.

@@ -18,22 +18,39 @@ var (
 	errLetGo  = errors.New("connecting anew: the node gave an event back unsettled and the broker shall send it again")
 )
 
-// manyShort is how many connections in a row must end early before it is said
-// that somebody else may use the client id.
-const manyShort = 3
+// maxWindow is how many messages of QoS 1 and 2 a broker of MQTT 5 is allowed to
+// have unacknowledged. Mosquitto takes it in place of its own bound of 20.
+const maxWindow = 256
 
 // Source hands the messages of one trigger to the node. Its methods are safe
 // for concurrent use.
 type Source struct {
-	cfg     SourceConfig
-	log     *slog.Logger
-	running atomic.Bool
+	cfg         SourceConfig
+	log         *slog.Logger
+	broker      endpoint
+	negotiation negotiation
+	running     atomic.Bool
 
-	in inbox
+	in      inbox
+	contest contest // Run's
 
 	mu    sync.Mutex
 	state string
 	err   error
+}
+
+// receiver is one connection to a broker that messages come in on, of whatever
+// version of MQTT. A watcher gets them.
+type receiver interface {
+	// subscribe asks for a filter and returns the QoS that was granted. A refusal
+	// is an errRefused.
+	subscribe(ctx context.Context, filter string, qos byte) (granted byte, err error)
+	// ended is closed once the connection has ended; reason then tells why.
+	ended() <-chan struct{}
+	reason() error
+	// close says goodbye where that is possible, and leaves no goroutine. The
+	// broker keeps the session.
+	close()
 }
 
 // SourceStats counts since the Source was made.
@@ -41,6 +58,7 @@ type SourceStats struct {
 	Connects  uint64 // connections that the broker accepted
 	Delivered uint64 // events that the Sink took
 	Repeats   uint64 // messages recognised as sent again
+	Replays   uint64 // retained messages that came again and that the function has had
 	Dropped   uint64 // QoS 0 messages dropped because too many waited
 	NoID      uint64 // events without the id that the trigger asks for
 }
@@ -56,6 +74,8 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 		log: cfg.Logger.With("component", "mqtt", keyBroker, cfg.Broker.Name,
 			keyFunction, cfg.Binding.Function, keyTrigger, cfg.Binding.Trigger.Name),
 	}
+	s.broker, s.contest.backoff = cfg.Broker.endpoint(s.log), cfg.Backoff
+	s.negotiation = negotiation{version: cfg.Broker.Version, log: s.log}
 	s.in.init(cfg, s.log)
 	return s, nil
 }
@@ -87,16 +107,18 @@ func (s *Source) Run(ctx context.Context) error {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("source was run before; make a new one")
 	}
+	s.recall(ctx)
 	var wg sync.WaitGroup
 	delivered := make(chan struct{})
 	wg.Go(func() {
 		defer close(delivered)
 		s.deliver(ctx)
 	})
-	stopAcks := make(chan struct{})
-	wg.Go(func() { s.in.acknowledge(stopAcks) })
+	stop := make(chan struct{})
+	wg.Go(func() { s.in.acknowledge(stop) })
+	wg.Go(func() { s.remember(ctx, stop) })
 	s.stayConnected(ctx, delivered)
-	close(stopAcks)
+	close(stop)
 	wg.Wait()
 	s.set(StateStopped, nil)
 	return nil
@@ -104,7 +126,7 @@ func (s *Source) Run(ctx context.Context) error {
 
 // stayConnected makes one connection after the other until ctx is done.
 func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
-	failures, short := 0, 0
+	failures := 0
 	for ctx.Err() == nil {
 		up, err := s.session(ctx, delivered)
 		if ctx.Err() != nil {
@@ -118,20 +140,20 @@ func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
 		if !up.IsZero() {
 			lasted = time.Since(up)
 		}
-		failures = s.cfg.Backoff.failures(failures, lasted)
-		if up.IsZero() || lasted >= s.cfg.Backoff.Stable || errors.Is(err, errLetGo) {
-			short = 0
-		} else if short++; short >= manyShort {
-			err = fmt.Errorf("broker %q ended %d connections in a row within %s; is another client using the client id %q? (%w)",
-				s.cfg.Broker.Name, short, s.cfg.Backoff.Stable, s.cfg.ClientID, err)
+		if !up.IsZero() && !errors.Is(err, errLetGo) {
+			s.contest.ended(lasted, err)
 		}
+		failures = s.contest.failures(failures, lasted)
 		state := StateOffline
-		if errors.Is(err, errRefused) {
+		switch {
+		case errors.Is(err, errRefused):
 			state = StateRefused
+		case s.contest.on() && !up.IsZero():
+			state, err = StateContested, s.contest.err(s.cfg.Broker.Name, s.cfg.ClientID)
 		}
 		s.set(state, err)
 		wait := s.cfg.Backoff.jittered(failures)
-		s.log.Warn("no connection", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
+		s.log.Warn("no connection", keyErr, err, keyRetryIn, wait.Round(time.Millisecond).String())
 		sleep(ctx, nil, wait)
 	}
 }
@@ -139,8 +161,7 @@ func (s *Source) stayConnected(ctx context.Context, delivered <-chan struct{}) {
 // session is one connection from dialling to its end. up is when it was
 // accepted.
 func (s *Source) session(ctx context.Context, delivered <-chan struct{}) (up time.Time, err error) {
-	w := s.in.next()
-	l, err := connect(ctx, linkConfig{broker: s.cfg.Broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive, watcher: w})
+	l, w, err := s.connect(ctx)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -149,28 +170,67 @@ func (s *Source) session(ctx context.Context, delivered <-chan struct{}) (up tim
 	if err := s.subscribe(ctx, l); err != nil && ctx.Err() == nil {
 		return up, err
 	}
+	var calm <-chan time.Time
 	if ctx.Err() == nil {
-		s.set(StateConnected, nil)
 		s.log.Info("subscribed", "topic", s.cfg.Binding.Trigger.MQTT.Topic)
+		if s.contest.on() { // what Status tells of it stays until it is over
+			calm = time.After(s.contest.calm())
+			s.set(StateContested, s.contest.err(s.cfg.Broker.Name, s.cfg.ClientID))
+		} else {
+			s.set(StateConnected, nil)
+		}
 	}
-	select {
-	case <-ctx.Done():
-		s.drain(l, delivered)
-		return up, ctx.Err()
-	case <-l.down:
-		return up, fmt.Errorf("connection to broker %q lost: %w", s.cfg.Broker.Name, l.reason())
-	case <-w.resync:
-		return up, errResync
-	case <-w.gaveBack:
-		// Others may come with it; and a node that stops ends us soon.
-		sleep(ctx, l.down, s.cfg.Backoff.First)
-		return up, errLetGo
+	for {
+		select {
+		case <-ctx.Done():
+			s.drain(l, delivered)
+			return up, ctx.Err()
+		case <-l.ended():
+			return up, fmt.Errorf("connection to broker %q lost: %w", s.cfg.Broker.Name, l.reason())
+		case <-w.resync:
+			return up, errResync
+		case <-w.gaveBack:
+			// Others may come with it; and a node that stops ends us soon.
+			sleep(ctx, l.ended(), s.cfg.Backoff.First)
+			return up, errLetGo
+		case <-calm:
+			s.contest.over()
+			s.set(StateConnected, nil)
+			s.log.Info("no other client uses the client id any more", keyClient, s.cfg.ClientID)
+		}
 	}
+}
+
+// connect opens a connection, over MQTT 5 where the broker speaks it. The session
+// is the same in both versions. w hears of that connection.
+func (s *Source) connect(ctx context.Context) (r receiver, w *connection, err error) {
+	cfg := linkConfig{
+		broker: s.broker, clientID: s.cfg.ClientID, keepAlive: s.cfg.KeepAlive,
+		window: uint16(min(s.cfg.MaxHeld, maxWindow)),
+	}
+	err = s.negotiation.connect(func() error {
+		w = s.in.next()
+		cfg.watcher = w
+		l, err := receive5(ctx, cfg)
+		if err == nil {
+			r = l
+		}
+		return err
+	}, func() error {
+		w = s.in.next()
+		cfg.watcher = w
+		l, err := connect(ctx, cfg)
+		if err == nil {
+			r = l
+		}
+		return err
+	})
+	return r, w, err
 }
 
 // subscribe tries until the broker grants the subscription. A broker that
 // restarted may have forgotten it, so it is asked for on each connection.
-func (s *Source) subscribe(ctx context.Context, l *link) error {
+func (s *Source) subscribe(ctx context.Context, l receiver) error {
 	t := s.cfg.Binding.Trigger.MQTT
 	for refusals := 1; ; refusals++ {
 		granted, err := l.subscribe(ctx, t.Topic, t.QoS)
@@ -186,10 +246,10 @@ func (s *Source) subscribe(ctx context.Context, l *link) error {
 		}
 		s.set(StateRefused, err)
 		wait := s.cfg.Backoff.jittered(refusals)
-		s.log.Warn("subscription refused", keyErr, err, "retry_in", wait.Round(time.Millisecond).String())
-		sleep(ctx, l.down, wait)
+		s.log.Warn("subscription refused", keyErr, err, keyRetryIn, wait.Round(time.Millisecond).String())
+		sleep(ctx, l.ended(), wait)
 		select {
-		case <-l.down:
+		case <-l.ended():
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
@@ -200,7 +260,7 @@ func (s *Source) subscribe(ctx context.Context, l *link) error {
 
 // drain waits until nothing of what the Sink has taken is unsettled or
 // unacknowledged.
-func (s *Source) drain(l *link, delivered <-chan struct{}) {
+func (s *Source) drain(l receiver, delivered <-chan struct{}) {
 	timeout := time.NewTimer(s.cfg.Drain)
 	defer timeout.Stop()
 	settled := s.in.settled
@@ -211,7 +271,7 @@ func (s *Source) drain(l *link, delivered <-chan struct{}) {
 		}
 		select {
 		case <-wait:
-		case <-l.down:
+		case <-l.ended():
 			return
 		case <-timeout.C:
 			s.log.Warn("stopped with events unsettled; the broker will send them again")
@@ -231,7 +291,7 @@ func (s *Source) deliver(ctx context.Context) {
 		}
 		e, own := Event(s.cfg.Broker.Name, b.Trigger, it.msg, s.cfg.Now())
 		s.in.countID(own || b.Trigger.ID == "")
-		d := triggers.Delivery{Function: b.Function, Trigger: b.Trigger.Name, Event: e, OwnID: own, Repeat: it.msg.Dup, Settle: s.in.settler(it.held)}
+		d := triggers.Delivery{Function: b.Function, Trigger: b.Trigger.Name, Event: e, OwnID: own, Repeat: it.msg.Dup, Settle: s.in.settler(it)}
 		if !s.handOver(ctx, d) {
 			d.Settle(triggers.ErrStopped)
 			return

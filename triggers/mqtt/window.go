@@ -1,5 +1,7 @@
 package mqtt
 
+import "github.com/edgefn/edgefn/triggers/mqtt/replay"
+
 // window knows the QoS 1 and 2 messages that one session at the broker has
 // handed over and that are not acknowledged for certain. It decides what a
 // received message is: a new one or a repeat. It has no lock and no clock.
@@ -19,8 +21,8 @@ type held struct {
 	id     uint16
 	qos    byte
 	topic  string
-	digest uint64 // of its payload
-	size   int    // bytes that it occupies while it is not settled
+	digest replay.Digest
+	size   int // bytes that it occupies while it is not settled
 
 	ack     func() // of its newest arrival
 	conn    uint64 // the connection that ack belongs to
@@ -41,7 +43,7 @@ func newWindow() *window { return &window{byID: make(map[uint16]*held)} }
 
 // look decides about a message that arrived on connection conn. It returns the
 // entry in question; a new one must be added with add.
-func (w *window) look(m Message, digest, conn uint64, ack func()) (*held, verdict) {
+func (w *window) look(m Message, digest replay.Digest, conn uint64, ack func()) (*held, verdict) {
 	old, ok := w.byID[m.PacketID]
 	// A QoS 2 sender keeps the id until PUBCOMP, whatever its DUP says; a QoS 1
 	// repeat must have DUP set [MQTT-3.3.1-1].

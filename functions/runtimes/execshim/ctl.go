@@ -2,6 +2,7 @@ package execshim
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -11,12 +12,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
 )
 
 const usage = `edgefn-ctl asks the node on behalf of the running function.
 
-  edgefn-ctl publish TOPIC [DATA|-] [-q QOS] [-r] [-b BROKER]
+  edgefn-ctl publish TOPIC [DATA|-] [-q QOS] [-r] [-b BROKER] [--response-topic TOPIC]
+                     [--correlation BASE64] [and as for reply]
+  edgefn-ctl reply [DATA|-] [-q QOS] [--content-type TYPE] [--expiry DURATION]
+                     [--user NAME=VALUE ...]
   edgefn-ctl state get KEY              prints the value; status 4 if there is none
   edgefn-ctl state put KEY VALUE|-
   edgefn-ctl state delete KEY
@@ -35,6 +40,11 @@ const usage = `edgefn-ctl asks the node on behalf of the running function.
 
 -f FUNCTION with state is another function's state, which edgefn.yaml must grant.
 -r asks the broker to retain the message; QOS is 0, 1 or 2, and 1 without -q.
+Options that begin with -- are MQTT 5's, and left out where a receiver or a broker
+speaks 3.1.1: after DURATION, such as 30s, nobody gets the message any more; --user
+may be there several times. reply publishes to EDGEFN_EVENT_MQTTRESPONSETOPIC, with
+the correlation of the event, at its broker; the sender chose that topic, and
+edgefn.yaml must grant it as any other.
 A single - reads standard input; -- ends the options, for data that begins with -.
 
 Messages, writes, events and commands of lines take place together when the
@@ -95,6 +105,8 @@ func ctl(args []string, stdin io.Reader, stdout io.Writer) error {
 	switch command {
 	case "publish":
 		err = r.publish(words[1:])
+	case "reply":
+		err = r.reply(words[1:])
 	case "state":
 		err = r.state(words[1:])
 	case "invoke":
@@ -124,11 +136,12 @@ func ctl(args []string, stdin io.Reader, stdout io.Writer) error {
 // takesValue says which options there are, and which of them have a value.
 var takesValue = map[string]bool{
 	"-q": true, "-b": true, "-f": true, "-r": false, "--type": true, "--subject": true, "--id": true,
+	"--content-type": true, "--response-topic": true, "--correlation": true, "--expiry": true, "--user": true,
 }
 
 // parse takes options from anywhere between the words.
-func parse(args []string) (words []string, options map[string]string, err error) {
-	options = map[string]string{}
+func parse(args []string) (words []string, options map[string][]string, err error) {
+	options = map[string][]string{}
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		if a == "--" {
@@ -151,7 +164,7 @@ func parse(args []string) (words []string, options map[string]string, err error)
 			}
 			value = args[i]
 		}
-		options[name] = value
+		options[name] = append(options[name], value)
 	}
 	return words, options, nil
 }
@@ -159,7 +172,7 @@ func parse(args []string) (words []string, options map[string]string, err error)
 // request is one call to be sent.
 type request struct {
 	stdin   io.Reader
-	options map[string]string // those that nobody took yet
+	options map[string][]string // those that nobody took yet, with their values in order
 
 	kind    wire.Kind
 	call    wire.Call
@@ -167,10 +180,14 @@ type request struct {
 	failure wire.Failure
 }
 
+// option takes an option; of several the last one counts.
 func (r *request) option(name string) (string, bool) {
-	v, ok := r.options[name]
+	values := r.options[name]
 	delete(r.options, name)
-	return v, ok
+	if len(values) == 0 {
+		return "", false
+	}
+	return values[len(values)-1], true
 }
 
 // data returns the word at i, or standard input for a -.
@@ -194,7 +211,36 @@ func (r *request) publish(words []string) (err error) {
 	if len(words) == 0 {
 		return usageError("publish needs a topic")
 	}
-	r.kind, r.call.Topic, r.call.QoS = wire.KindPublish, words[0], 1
+	r.call.Topic = words[0]
+	_, r.call.Retain = r.option("-r")
+	r.call.Broker, _ = r.option("-b")
+	r.call.ResponseTopic, _ = r.option("--response-topic")
+	if c, ok := r.option("--correlation"); ok {
+		if r.call.Correlation, err = base64.StdEncoding.DecodeString(c); err != nil {
+			return usageError(fmt.Sprintf("--correlation %s: write it in base64, as EDGEFN_EVENT_MQTTCORRELATION has it", c))
+		}
+	}
+	return r.message(words[1:])
+}
+
+// reply publishes where the event asks for an answer.
+func (r *request) reply(words []string) (err error) {
+	r.call.Topic = os.Getenv("EDGEFN_EVENT_MQTTRESPONSETOPIC")
+	if r.call.Topic == "" {
+		return errors.New("reply: the event asks for no answer: it has no mqttresponsetopic, which only a message of MQTT 5 can have")
+	}
+	if r.call.Correlation, err = base64.StdEncoding.DecodeString(os.Getenv("EDGEFN_EVENT_MQTTCORRELATION")); err != nil {
+		return fmt.Errorf("reply: EDGEFN_EVENT_MQTTCORRELATION: %w", err)
+	}
+	if broker, ok := strings.CutPrefix(os.Getenv("EDGEFN_EVENT_SOURCE"), "mqtt://"); ok {
+		r.call.Broker = broker
+	}
+	return r.message(words)
+}
+
+// message takes what publish and reply have in common.
+func (r *request) message(words []string) (err error) {
+	r.kind, r.call.QoS = wire.KindPublish, 1
 	if q, ok := r.option("-q"); ok {
 		n, err := strconv.ParseUint(q, 10, 8)
 		if err != nil || n > 2 {
@@ -202,9 +248,23 @@ func (r *request) publish(words []string) (err error) {
 		}
 		r.call.QoS = uint8(n)
 	}
-	_, r.call.Retain = r.option("-r")
-	r.call.Broker, _ = r.option("-b")
-	r.call.Data, err = r.data(words, 1)
+	r.call.ContentType, _ = r.option("--content-type")
+	if e, ok := r.option("--expiry"); ok {
+		d, err := time.ParseDuration(e)
+		if err != nil || d <= 0 || d > functions.MaxExpiry*time.Second {
+			return usageError(fmt.Sprintf("--expiry %s: write a time such as 30s or 1h", e))
+		}
+		r.call.ExpiryS = int64((d + time.Second - 1) / time.Second)
+	}
+	for _, u := range r.options["--user"] {
+		name, value, ok := strings.Cut(u, "=")
+		if !ok {
+			return usageError(fmt.Sprintf("--user %s: write NAME=VALUE", u))
+		}
+		r.call.User = append(r.call.User, functions.UserProperty{Name: name, Value: value})
+	}
+	delete(r.options, "--user")
+	r.call.Data, err = r.data(words, 0)
 	return err
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/functions/wire"
 )
 
@@ -200,6 +201,11 @@ func TestCtl(t *testing.T) {
 		{args: "publish a/b x", kind: wire.KindPublish, call: wire.Call{Topic: "a/b", Data: []byte("x"), QoS: 1}},
 		{args: "publish a/b - -q 2 -r -b plant", stdin: "\x00y", kind: wire.KindPublish, call: wire.Call{Topic: "a/b", Data: []byte("\x00y"), QoS: 2, Retain: true, Broker: "plant"}},
 		{args: "publish -q=0 a/b -- -5", kind: wire.KindPublish, call: wire.Call{Topic: "a/b", Data: []byte("-5")}},
+		{args: "publish a/b x --content-type text/csv --response-topic r --correlation AP8= --expiry 1.5s --user a=1 --user a=2=3 --user =", kind: wire.KindPublish, call: wire.Call{
+			Topic: "a/b", Data: []byte("x"), QoS: 1, ContentType: "text/csv", ResponseTopic: "r", Correlation: []byte{0, 0xff}, ExpiryS: 2,
+			User: []functions.UserProperty{{Name: "a", Value: "1"}, {Name: "a", Value: "2=3"}, {}},
+		}},
+		{args: "reply x -q 0 --expiry 1m", kind: wire.KindPublish, call: wire.Call{Broker: "plant", Topic: "answer/1", Data: []byte("x"), Correlation: []byte("c-42"), ExpiryS: 60}},
 		{args: "state get k", kind: wire.KindGet, call: wire.Call{Key: "k"}, reply: wire.Reply{Found: true, Value: []byte("v\x00")}, out: "v\x00"},
 		{args: "state get k", kind: wire.KindGet, call: wire.Call{Key: "k"}, status: exNotFound},
 		{args: "state put k v -f other", kind: wire.KindPut, call: wire.Call{Function: "other", Key: "k", Value: []byte("v")}},
@@ -219,6 +225,9 @@ func TestCtl(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
 			var got wire.Frame
+			t.Setenv("EDGEFN_EVENT_SOURCE", "mqtt://plant")
+			t.Setenv("EDGEFN_EVENT_MQTTRESPONSETOPIC", "answer/1")
+			t.Setenv("EDGEFN_EVENT_MQTTCORRELATION", "Yy00Mg==")
 			shim(t, func(f wire.Frame) (wire.Kind, wire.Reply) {
 				got = f
 				return wire.KindOK, tt.reply
@@ -269,6 +278,7 @@ func TestCtlRefused(t *testing.T) {
 		}
 	}
 	check("topic a is not granted", "publish", "a", "x")
+	check("the event asks for no answer", "reply", "x")
 	check("too long", "publish", "a", "-")
 	n.end()
 	check("no invocation is under way", "publish", "a", "x")
@@ -282,7 +292,7 @@ func TestCtlUsage(t *testing.T) {
 	t.Setenv("EDGEFN_CTL", filepath.Join(t.TempDir(), "none"))
 	for _, args := range []string{
 		"", "frobnicate", "publish", "publish t a b", "publish t x -q 3", "publish t x -q", "publish t x -z", "publish t x -r=1",
-		"publish t x --id 1", "state", "state frob", "state get", "state get a b", "state put k", "state put k a b", "state delete",
+		"publish t x --id 1", "publish t x --user k", "publish t x --expiry soon", "publish t x --expiry 0s", "publish t x --expiry 99999999h", "publish t x --correlation ?", "state", "state frob", "state get", "state get a b", "state put k", "state put k a b", "state delete",
 		"state list a b", "line", "line relay", "line relay frob", "line relay set", "line relay set 1", "line relay set on off",
 		"line relay pulse", "line relay pulse 200", "line relay pulse 0.5ms", "line relay pulse 1s 2s", "line relay get x", "line relay get -r",
 		"line relay release now", "sensor", "sensor greenhouse", "sensor greenhouse get", "sensor greenhouse read x", "retry", "retry 30", "retry soon", "retry -30s", "retry 24h0.001s", "retry 25h busy", "invoke", "invoke f x -r", "log", "log info", "log loud x",

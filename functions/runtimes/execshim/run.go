@@ -17,7 +17,7 @@ import (
 )
 
 // SDK is the version of the shim, as its hello says.
-const SDK = "3"
+const SDK = "4"
 
 const (
 	socketFD = 3

@@ -50,6 +50,8 @@ export interface Event {
   readonly datacontenttype: string;
   /** When it happened, to the millisecond; undefined if the source has no clock. */
   readonly time: Date | undefined;
+  /** When it is of no more use to its sender; undefined if it never expires. */
+  readonly expires: Date | undefined;
   /** Every attribute as text, under its CloudEvents name. */
   readonly attributes: Record<string, string>;
   /** The attributes beside CloudEvents' own, such as "mqttqos". */
@@ -114,6 +116,30 @@ export interface Sensor {
   read(): Promise<Record<string, number>>;
 }
 
+/**
+ * What Context.publish may say of a message beside its topic and data. From
+ * contentType on it is MQTT 5's, and left out where a receiver or a broker speaks
+ * 3.1.1.
+ */
+export interface PublishOptions {
+  /** 1 if it is not given. */
+  qos?: 0 | 1 | 2;
+  /** Has the broker keep the message for subscribers to come. */
+  retain?: boolean;
+  /** That of the function's output, or the embedded one, if it is not given. */
+  broker?: string;
+  /** The media type of the data. */
+  contentType?: string;
+  /** Where an answer is expected. */
+  responseTopic?: string;
+  /** What the answer carries, so that it is known what it answers. */
+  correlation?: Bytes;
+  /** In seconds, rounded up to a whole one: after that nobody gets the message any more. */
+  expiry?: number;
+  /** Names and values that the applications agree on; an array may have one name several times. */
+  user?: Record<string, string> | [name: string, value: string][];
+}
+
 /** What Context.reject makes. */
 export interface Rejected extends Error {
   readonly name: "Rejected";
@@ -166,7 +192,14 @@ export interface Context {
    * are sent as they are, anything else as JSON. "" with retain removes a
    * retained message. The topic must be granted (grants: publish).
    */
-  publish(topic: string, data: unknown, options?: { qos?: 0 | 1 | 2; retain?: boolean; broker?: string }): Promise<void>;
+  publish(topic: string, data: unknown, options?: PublishOptions): Promise<void>;
+  /**
+   * Answers the event: publishes to its response topic, with its correlation
+   * data, at the broker that it came from. The event has asked for an answer if
+   * it has the extension mqttresponsetopic; otherwise this rejects. The sender
+   * chose that topic: it must be granted as any other (grants: publish).
+   */
+  reply(data: unknown, options?: Pick<PublishOptions, "qos" | "contentType" | "expiry" | "user">): Promise<void>;
   /**
    * Hands an event to another function when the handler has returned, and does
    * not wait for that function. Resolves to the event's id. The function must

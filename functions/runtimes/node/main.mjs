@@ -7,7 +7,7 @@ import { setFlagsFromString } from "node:v8";
 import { Wire, VERSION, FD, MAX_FRAME } from "./wire.mjs";
 import { Event, Context, Rejected, RetryAfter, payload } from "./sdk.mjs";
 
-const SDK = "3";
+const SDK = "4";
 const here = import.meta.url.slice(0, import.meta.url.lastIndexOf("/") + 1);
 const herePath = decodeURIComponent(here.slice("file://".length));
 
@@ -225,7 +225,8 @@ async function serve(id, body) {
   const { failed } = current;
   let value;
   try {
-    value = await handler(new Event(data ?? undefined, attributes), new Context(link, body.context));
+    const event = new Event(data ?? undefined, attributes);
+    value = await handler(event, new Context(link, body.context, event));
   } catch (e) {
     failed(e, false);
     return;

@@ -42,6 +42,35 @@ function text(what, value) {
   return value;
 }
 
+const MOST_EXPIRY = 0xffffffff;
+
+/** What MQTT 5 says of a message as a call has it; what is not given is undefined. */
+function properties({ contentType, responseTopic, correlation, expiry, user }) {
+  const bytes = typeof correlation === "string" ? Buffer.from(correlation) : asBytes(correlation);
+  if (correlation !== undefined && !bytes) {
+    throw new TypeError(`correlation data is bytes or a string, not ${correlation === null ? "null" : typeof correlation}`);
+  }
+  if (expiry !== undefined) {
+    if (typeof expiry !== "number") {
+      throw new TypeError(`expiry is a number of seconds, not ${expiry === null ? "null" : typeof expiry}`);
+    }
+    if (!(expiry > 0 && expiry <= MOST_EXPIRY)) {
+      throw new RangeError(`expiry is a number of seconds over 0, ${MOST_EXPIRY} at most, not ${expiry}`);
+    }
+  }
+  const pairs = user === undefined || Array.isArray(user) ? user : Object.entries(user ?? { "": null });
+  if (pairs?.some((p) => !Array.isArray(p) || p.length !== 2 || p.some((s) => typeof s !== "string"))) {
+    throw new TypeError("user properties are an object of strings, or an array of arrays [name, value]");
+  }
+  return {
+    content_type: text("a content type", contentType),
+    response_topic: text("a response topic", responseTopic),
+    correlation: bytes,
+    expiry_s: expiry === undefined ? undefined : Math.ceil(expiry),
+    user: pairs,
+  };
+}
+
 const MOST_SECONDS = 86400;
 
 /** The handler says that its event can never succeed. */
@@ -83,7 +112,7 @@ export class RetryAfter extends Error {
   }
 }
 
-const KNOWN = new Set(["specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"]);
+const KNOWN = new Set(["specversion", "id", "type", "source", "subject", "time", "datacontenttype", "expirytime", "data"]);
 
 export class Event {
   constructor(data = Buffer.alloc(0), attributes = {}) {
@@ -94,6 +123,7 @@ export class Event {
     this.subject = attributes.subject ?? "";
     this.datacontenttype = attributes.datacontenttype ?? "";
     this.time = attributes.time ? new Date(attributes.time) : undefined;
+    this.expires = attributes.expirytime ? new Date(attributes.expirytime) : undefined;
     this.attributes = attributes;
     this.extensions = Object.fromEntries(Object.entries(attributes).filter(([k]) => !KNOWN.has(k)));
   }
@@ -193,9 +223,11 @@ class Sensor {
 export class Context {
   #link;
   #due;
+  #event;
 
-  constructor(link, about) {
+  constructor(link, about, event) {
     this.#link = link;
+    this.#event = event;
     this.#due = performance.now() + (about.deadline_ms ?? 0);
     this.deadline = new Date(Date.now() + (about.deadline_ms ?? 0));
     this.invocation = about.invocation ?? "";
@@ -216,7 +248,7 @@ export class Context {
     return Math.max(0, Math.floor(this.#due - performance.now()));
   }
 
-  async publish(topic, data, { qos = 1, retain = false, broker } = {}) {
+  async publish(topic, data, { qos = 1, retain = false, broker, ...more } = {}) {
     if (data === undefined || data === null) {
       throw new TypeError(`the data of a message is ${data}: give "" for an empty message`);
     }
@@ -229,7 +261,18 @@ export class Context {
       data: payload(data, "message")[0],
       qos,
       retain: Boolean(retain),
+      ...properties(more),
     });
+  }
+
+  async reply(data, { qos = 1, contentType, expiry, user } = {}) {
+    const { mqttresponsetopic: topic, mqttcorrelation: asked, source = "" } = this.#event?.attributes ?? {};
+    if (!topic) {
+      throw new Error("the event asks for no answer: it has no mqttresponsetopic, which only a message of MQTT 5 can have");
+    }
+    const correlation = asked ? Buffer.from(asked, "base64") : undefined;
+    const broker = source.startsWith("mqtt://") ? source.slice(7) : undefined;
+    await this.publish(topic, data, { qos, broker, contentType, correlation, expiry, user });
   }
 
   async invoke(name, data, { type, subject, id } = {}) {

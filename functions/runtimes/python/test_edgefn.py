@@ -86,6 +86,33 @@ class Event(unittest.TestCase):
             edgefn.Event(b"no json").json()
 
 
+class Publish(unittest.TestCase):
+    """What is refused before the node is asked; what it hears is in functions/functionstest."""
+
+    def test_wrong(self):
+        for wrong, kind in (
+            ({"content_type": b"x"}, TypeError), ({"response_topic": 1}, TypeError), ({"correlation": 1}, TypeError),
+            ({"expiry": "30"}, TypeError), ({"expiry": True}, TypeError), ({"expiry": timedelta(seconds=30)}, TypeError),
+            ({"expiry": 0}, ValueError), ({"expiry": -1}, ValueError), ({"expiry": float("nan")}, ValueError), ({"expiry": 1 << 32}, ValueError),
+            ({"user": {"k": 1}}, TypeError), ({"user": [("a", "b", "c")]}, TypeError), ({"user": 1}, TypeError),
+        ):  # fmt: skip
+            with self.subTest(wrong), self.assertRaises(kind):
+                edgefn.Context(None, {}).publish("a", b"", **wrong)
+
+    def test_given(self):
+        self.assertEqual(edgefn._properties(None, None, None, None, None), {})
+        self.assertEqual(
+            edgefn._properties("a/b", "t", "ü", 0.1, {"k": "v"}),
+            {"content_type": "a/b", "response_topic": "t", "correlation": "ü".encode(), "expiry_s": 1, "user": [("k", "v")]},
+        )
+        self.assertEqual(edgefn._properties(None, None, b"", 0xFFFFFFFF, [])["expiry_s"], 0xFFFFFFFF)
+
+    def test_reply_to_nobody(self):
+        for event in (None, edgefn.Event(source="mqtt://local")):
+            with self.subTest(event), self.assertRaisesRegex(ValueError, "asks for no answer"):
+                edgefn.Context(None, {}, event).reply("x")
+
+
 class Outcome(unittest.TestCase):
     """What a handler's own exceptions say; what the node hears is in functions/functionstest."""
 

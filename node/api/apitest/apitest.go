@@ -28,7 +28,8 @@ type Backend struct {
 	Letters []api.DeadLetter
 	Node    api.Status
 	Hard    api.Devices
-	Blobs   []string // digests of what it has of images
+	Clients []api.MQTTClient // in order of their ids
+	Blobs   []string         // digests of what it has of images
 
 	Copy, CopyNoImages []byte // what a backup of it is
 
@@ -432,6 +433,19 @@ func (b *Backend) Health(ctx context.Context) error {
 		return b.OnHealth(ctx)
 	}
 	return b.Fail["Health"]
+}
+
+// MQTTClients implements api.Backend.
+func (b *Backend) MQTTClients(_ context.Context, after string, limit int) ([]api.MQTTClient, error) {
+	unlock, err := b.begin("MQTTClients", "")
+	defer unlock()
+	var out []api.MQTTClient
+	for _, c := range b.Clients {
+		if c.ID > after && (limit <= 0 || len(out) < limit) {
+			out = append(out, c)
+		}
+	}
+	return out, err
 }
 
 // Devices implements api.Backend.

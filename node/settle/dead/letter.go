@@ -17,6 +17,8 @@ type Out struct {
 	QoS      byte
 	Retain   bool
 	Function string // of an event
+
+	functions.Properties // of a message
 }
 
 // Letter is an event that could not be handled.
@@ -56,6 +58,12 @@ type record struct {
 	OutQoS      uint8  `cbor:"out_qos,omitempty"`
 	OutRetain   bool   `cbor:"out_retain,omitempty"`
 	OutFunction string `cbor:"out_function,omitempty"`
+
+	OutContentType   string                   `cbor:"out_content_type,omitempty"`
+	OutResponseTopic string                   `cbor:"out_response_topic,omitempty"`
+	OutCorrelation   []byte                   `cbor:"out_correlation,omitempty"`
+	OutUser          []functions.UserProperty `cbor:"out_user,omitempty"`
+	OutLeft          time.Duration            `cbor:"out_left,omitempty"` // until it expires, from when it is sent again; 0: it never does
 }
 
 func encode(l *Letter) ([]byte, error) {
@@ -66,6 +74,10 @@ func encode(l *Letter) ([]byte, error) {
 	}
 	if o := l.Out; o != nil {
 		r.OutBroker, r.OutQoS, r.OutRetain, r.OutFunction = o.Broker, o.QoS, o.Retain, o.Function
+		r.OutContentType, r.OutResponseTopic, r.OutCorrelation, r.OutUser = o.ContentType, o.ResponseTopic, o.Correlation, o.User
+		if !o.Expires.IsZero() {
+			r.OutLeft = max(time.Until(o.Expires), time.Second)
+		}
 	}
 	return durable.Encode(r)
 }
@@ -87,6 +99,10 @@ func decode(function string, e store.Entry) (Letter, error) {
 	}
 	if r.OutBroker != "" || r.OutFunction != "" {
 		l.Out = &Out{Broker: r.OutBroker, QoS: r.OutQoS, Retain: r.OutRetain, Function: r.OutFunction}
+		l.Out.ContentType, l.Out.ResponseTopic, l.Out.Correlation, l.Out.User = r.OutContentType, r.OutResponseTopic, r.OutCorrelation, r.OutUser
+		if r.OutLeft > 0 {
+			l.Out.Expires = time.Now().Add(r.OutLeft)
+		}
 	}
 	return l, nil
 }

@@ -12,4 +12,8 @@
 // again while nothing else is on the way, becomes a dead letter with the reason,
 // and so does an event for a function that is gone: nothing is given up unsaid,
 // and nothing holds up what is behind it for good. Depths tells what waits.
+//
+// A message to which its function gave a time is not sent once that is over, and
+// the function's log says so. Its properties are stored with it; a record of an
+// earlier version has none.
 package outbox

@@ -102,6 +102,7 @@ type Outbox struct {
 	log    *slog.Logger
 	sink   Sink
 	start  string // names this run of the node; see lineRecord
+	began  time.Time
 
 	wake     chan struct{} // capacity 1: something was committed
 	sentWake chan struct{} // capacity 1: something went out
@@ -161,11 +162,13 @@ type outboxRecord struct {
 	Retain bool           `cbor:"retain,omitempty"`
 	Event  map[string]any `cbor:"event,omitempty"`
 	Line   *lineRecord    `cbor:"line,omitempty"`
+
+	Properties *propertiesRecord `cbor:"properties,omitempty"` // of a message; nil: it has none
 }
 
 // New makes an outbox. Load it, then run it.
 func New(st store.Store, b *durable.Budget, d *dead.Letters, sink Sink, log *slog.Logger) *Outbox {
-	return &Outbox{st: st, budget: b, dead: d, sink: sink, log: log, start: ulid.Make().String(), wake: make(chan struct{}, 1), sentWake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
+	return &Outbox{st: st, budget: b, dead: d, sink: sink, log: log, start: ulid.Make().String(), began: time.Now(), wake: make(chan struct{}, 1), sentWake: make(chan struct{}, 1), queues: map[outQueueKey]*outQueue{}, room: make(chan struct{})}
 }
 
 // Load counts what an earlier run left.
@@ -241,7 +244,7 @@ func (o *Outbox) pack(function string, s Batch) (*Parcel, error) {
 		return err
 	}
 	for _, m := range s.Messages {
-		if err := add(destBroker+m.Broker, outboxRecord{Topic: m.Topic, Data: m.Data, QoS: m.QoS, Retain: m.Retain}); err != nil {
+		if err := add(destBroker+m.Broker, outboxRecord{Topic: m.Topic, Data: m.Data, QoS: m.QoS, Retain: m.Retain, Properties: o.propertiesRecord(m.Properties)}); err != nil {
 			return nil, err
 		}
 	}
@@ -366,6 +369,10 @@ func (o *Outbox) Publish(ctx context.Context, function string, messages []functi
 		if behind[m.Broker] || o.pending(function, destBroker+m.Broker) {
 			behind[m.Broker] = true
 			later = append(later, m)
+			continue
+		}
+		if m.Expired(time.Now()) {
+			o.expired(function, m, 1)
 			continue
 		}
 		err := func() error {

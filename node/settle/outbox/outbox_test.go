@@ -80,7 +80,7 @@ func (s *sink) sent() []string {
 }
 
 // newTestOutbox runs an outbox in a bubble until the test ends.
-func newTestOutbox(t *testing.T, st store.Store, limit int64, s *sink) (o *Outbox, stop func()) {
+func newTestOutbox(t *testing.T, st store.Store, limit int64, s Sink) (o *Outbox, stop func()) {
 	t.Helper()
 	b := durable.NewBudget(limit)
 	o = New(st, b, dead.New(st, b, discard()), s, discard())

@@ -147,6 +147,12 @@ const maxHangUps = 5
 // sendAll publishes in order until one fails. What the broker will never take
 // becomes a dead letter, so that it does not hold up what is behind it.
 func (o *Outbox) sendAll(ctx context.Context, log *slog.Logger, k outQueueKey, q *outQueue, es []store.Entry) (sent []store.Entry, err error) {
+	var late []functions.Publish
+	defer func() {
+		if len(late) > 0 {
+			o.expired(k.function, late[0], len(late))
+		}
+	}()
 	for _, e := range es {
 		var r outboxRecord
 		if err := durable.Decode(e.Value, &r); err != nil {
@@ -158,7 +164,14 @@ func (o *Outbox) sendAll(ctx context.Context, log *slog.Logger, k outQueueKey, q
 			sent = append(sent, e)
 			continue
 		}
-		m := functions.Publish{Broker: strings.TrimPrefix(k.dest, destBroker), Topic: r.Topic, Data: r.Data, QoS: r.QoS, Retain: r.Retain}
+		m := functions.Publish{
+			Broker: strings.TrimPrefix(k.dest, destBroker), Topic: r.Topic, Data: r.Data, QoS: r.QoS, Retain: r.Retain, Properties: o.properties(r.Properties),
+		}
+		if m.Expired(time.Now()) {
+			late = append(late, m)
+			sent = append(sent, e)
+			continue
+		}
 		hangUps, err := o.sendOne(ctx, q, e.Key, m)
 		switch {
 		case err == nil:
@@ -170,7 +183,7 @@ func (o *Outbox) sendAll(ctx context.Context, log *slog.Logger, k outQueueKey, q
 					ID: strings.TrimPrefix(e.Key, k.prefix()), Type: functions.TypePublish, Source: "edgefn://" + k.function,
 					Subject: m.Topic, Data: m.Data,
 				},
-				Bytes: len(m.Data), Out: &dead.Out{Broker: m.Broker, QoS: m.QoS, Retain: m.Retain},
+				Bytes: len(m.Data), Out: &dead.Out{Broker: m.Broker, QoS: m.QoS, Retain: m.Retain, Properties: m.Properties},
 			}
 			if err := o.deadLetter(ctx, log, k, q, e, l); err != nil {
 				return sent, err
@@ -226,7 +239,9 @@ func (o *Outbox) deadLetter(ctx context.Context, log *slog.Logger, k outQueueKey
 // Requeue puts a dead letter that was to go out back into the outbox, in the
 // transaction that deletes the letter.
 func (o *Outbox) Requeue(ctx context.Context, function string, l dead.Letter) error {
-	s := Batch{Messages: []functions.Publish{{Broker: l.Out.Broker, Topic: l.Event.Subject, Data: l.Event.Data, QoS: l.Out.QoS, Retain: l.Out.Retain}}}
+	s := Batch{Messages: []functions.Publish{{
+		Broker: l.Out.Broker, Topic: l.Event.Subject, Data: l.Event.Data, QoS: l.Out.QoS, Retain: l.Out.Retain, Properties: l.Out.Properties,
+	}}}
 	if l.Out.Function != "" {
 		s = Batch{Invokes: []functions.Invoke{{Function: l.Out.Function, Event: l.Event}}}
 	}

@@ -8,5 +8,6 @@
 // grows also when the clock is set back. In memory there are headers only.
 //
 // An event leaves in the transaction that settles it: that of its effects, or of
-// its dead letter.
+// its dead letter, or one of its own once it has expired. What is left of its time
+// is in the header, as of when that was written.
 package retry

@@ -55,6 +55,8 @@ type Header struct {
 	// the clock of then. The clock may be any since: see Remaining.
 	Wait  time.Duration `cbor:"wait,omitempty"`
 	DueNS int64         `cbor:"due_ns,omitempty"`
+	// Expiry is when the event is not to be tried any more.
+	Expiry functions.Expiry `cbor:"expiry"`
 	// How the last attempt failed; Kind empty: none has.
 	Kind    string `cbor:"kind,omitempty"`
 	Message string `cbor:"message,omitempty"`

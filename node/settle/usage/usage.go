@@ -40,6 +40,7 @@ type Counters struct {
 	MemoryMiBMS float64   `json:"memory_mib_ms"`
 	Cold        int64     `json:"cold"`
 	Warm        int64     `json:"warm"`
+	Expired     int64     `json:"expired"` // events that were not run, since their senders' time for them was over
 	Since       time.Time `json:"since"`
 
 	// WrittenBytes is what the store has written to its disk for it.
@@ -104,6 +105,15 @@ func (b *Book) Add(function string, u functions.Usage, failed bool) {
 	} else {
 		e.Warm++
 	}
+}
+
+// AddExpired counts an event that was not run.
+func (b *Book) AddExpired(function string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.entry(function)
+	e.dirty = true
+	e.Expired++
 }
 
 // entry returns a function's counters. The caller holds mu.

@@ -73,7 +73,7 @@ func (b *Broker) bindLocked() {
 	b.routing.Lock()
 	old := b.bound.Swap(next)
 	if up {
-		now := b.cfg.Clock().Unix()
+		now := b.now()
 		for _, t := range next.list {
 			filter := t.trigger.MQTT.Topic
 			if had, ok := s.seen[t.key()]; !ok || had != filter {
@@ -106,7 +106,7 @@ func (b *Broker) bindLocked() {
 // that it had them once they are settled. The lane is bounded by the store of
 // retained messages, whose payloads the events share.
 func (b *Broker) deliverRetained(t target, messages []*message) {
-	l := b.lanes.open("r"+t.key(), maxRetained, maxRetainedBytes)
+	l := b.lanes.open("r"+t.key(), int64(b.cfg.MaxRetained), b.cfg.MaxRetainedBytes)
 	all := newWaiter(func(err error) {
 		b.lanes.close(l)
 		if err == nil {

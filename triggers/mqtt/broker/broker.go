@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -16,24 +15,30 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
 )
 
 // Broker is the node's own MQTT broker. Its methods are safe for use by
 // several goroutines.
 type Broker struct {
-	cfg   Config
-	store *store // set by Listen
-	ln    net.Listener
-	users *passwords // nil: anybody may connect
+	cfg       Config
+	store     *store // set by Listen
+	logins    *access.Logins
+	notLetIn  seldom
+	denied    seldom
+	listeners []*listener
 
 	subs     subscriptions
 	retained retained
+	queued   atomic.Int64 // bytes that wait for sessions
 	lanes    *lanes
-	total    budget // unfinished messages of all clients
+	intake   *intake
 	bound    atomic.Pointer[bindings]
 	stats    counters
 	pending  pendingEvents
 	began    time.Time // when it was made
+	start    time.Time // the same by its clock
 	binding  bindState
 
 	// routing is held for reading while a message is routed, and for writing
@@ -45,8 +50,13 @@ type Broker struct {
 	state    lifeState
 	sessions map[string]*session
 	conns    map[*conn]struct{}
+	full     bool                   // logged that there is no room for more connections
 	wills    map[string]delayedWill // by client id
+	willSeq  uint64                 // of the newest on disk
 	wg       sync.WaitGroup         // connections and what Bind started
+
+	turned chan struct{}  // bounds the connections that are turned away at the same time
+	away   sync.WaitGroup // of those
 }
 
 type lifeState byte
@@ -66,62 +76,54 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		began:    time.Now(),
+		start:    cfg.Clock(),
 		cfg:      cfg,
 		lanes:    newLanes(),
-		total:    budget{maxCount: int64(cfg.MaxClients) * receiveMaximum, maxBytes: totalBytes},
+		intake:   newIntake(totalBytes),
 		sessions: map[string]*session{},
 		conns:    map[*conn]struct{}{},
 		wills:    map[string]delayedWill{},
+		turned:   make(chan struct{}, turnedAwayAtOnce),
+	}
+	if cfg.Logins.Clock == nil {
+		cfg.Logins.Clock = cfg.Clock
+	}
+	b.logins = access.NewLogins(cfg.Logins)
+	for _, l := range cfg.listeners() {
+		open, err := b.newListener(l)
+		if err != nil {
+			return nil, err
+		}
+		b.listeners = append(b.listeners, open)
 	}
 	b.bound.Store(&bindings{})
 	return b, nil
 }
 
-// Listen takes the address, reads the password file and opens the store. It is
-// apart from Run so that its error comes early: for a port that is in use it
+// Listen takes the addresses, reads the listeners' files and opens the store. It
+// is apart from Run so that its error comes early: for a port that is in use it
 // names the address and wraps syscall.EADDRINUSE. After Listen, Run must be
 // called: it releases everything.
-func (b *Broker) Listen() (err error) {
+func (b *Broker) Listen() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.state != made {
 		return errors.New("mqtt broker: Listen was called before")
 	}
-	if b.cfg.PasswordFile != "" {
-		if b.users, err = loadPasswords(b.cfg.PasswordFile); err != nil {
-			return fmt.Errorf("mqtt broker: %w", err)
-		}
-	}
-	tlsConfig, err := b.cfg.tlsConfig()
-	if err != nil {
+	if err := b.openListeners(); err != nil {
 		return err
-	}
-	lc := net.ListenConfig{
-		// A client that vanished is noticed even where its protocol's
-		// keep-alive is off.
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
-	}
-	ln, err := lc.Listen(context.Background(), "tcp", b.cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("mqtt broker: listen on %s: %w", b.cfg.Addr, err)
-	}
-	if tlsConfig != nil {
-		ln = tls.NewListener(ln, tlsConfig)
 	}
 	st, err := openStore(b.cfg.Dir)
 	if err != nil {
-		return errors.Join(fmt.Errorf("mqtt broker: %w", err), ln.Close())
+		return errors.Join(fmt.Errorf("mqtt broker: %w", err), b.closeListeners())
 	}
 	st.onError = func(err error) {
 		b.cfg.Logger.Error("mqtt broker cannot store; messages are not acknowledged", keyErr, err)
 	}
-	b.store, b.ln, b.retained.st = st, ln, st
+	b.store = st
+	b.retained.st, b.retained.maxCount, b.retained.maxBytes, b.retained.full = st, b.cfg.MaxRetained, b.cfg.MaxRetainedBytes, b.cfg.RetainedFull
 	if err := b.load(); err != nil {
-		return errors.Join(fmt.Errorf("mqtt broker: read %s: %w", st.db.Path(), err), ln.Close(), st.close(false))
-	}
-	host, _, _ := net.SplitHostPort(b.cfg.Addr)
-	if !isLoopback(host) && tlsConfig == nil {
-		b.cfg.Logger.Warn("mqtt broker listens beyond this machine with no TLS: passwords and messages can be read on the network")
+		return errors.Join(fmt.Errorf("mqtt broker: read %s: %w", st.db.Path(), err), b.closeListeners(), st.close(false))
 	}
 	go st.run()
 	b.state = listening
@@ -132,24 +134,39 @@ func (b *Broker) load() error {
 	if err := b.retained.load(); err != nil {
 		return err
 	}
-	if err := b.pending.load(b.store); err != nil {
+	if err := b.pending.load(b.store, b.cfg.Clock()); err != nil {
 		return err
 	}
 	if err := b.binding.load(b.store); err != nil {
 		return err
 	}
-	return b.restore(b.cfg.Clock().Unix())
+	if err := b.restoreWills(b.now()); err != nil {
+		return err
+	}
+	return b.restore(b.now())
 }
 
-// Addr is where the broker listens, with the port that it was given; empty
-// before Listen.
+// Addr is where the first listener listens, with the port that it was given;
+// empty before Listen.
 func (b *Broker) Addr() string {
+	if addrs := b.Addrs(); len(addrs) > 0 {
+		return addrs[0]
+	}
+	return ""
+}
+
+// Addrs are the addresses of all listeners, as Addr.
+func (b *Broker) Addrs() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ln == nil {
-		return ""
+	if b.state == made {
+		return nil
 	}
-	return b.ln.Addr().String()
+	addrs := make([]string, len(b.listeners))
+	for i, l := range b.listeners {
+		addrs[i] = l.ln.Addr().String()
+	}
+	return addrs
 }
 
 // Run serves until ctx is done and returns nil then. Clients are disconnected,
@@ -162,15 +179,19 @@ func (b *Broker) Run(ctx context.Context) error {
 		return errors.New("mqtt broker: Run needs one call of Listen before it")
 	}
 	b.state = running
-	ln := b.ln
 	b.mu.Unlock()
 
 	b.rebind() //nolint:contextcheck // hand-overs end by shutdown
-	accepted := make(chan struct{})
-	go func() { //nolint:contextcheck // closing the listener ends it
-		defer close(accepted)
-		b.accept(ln)
-	}()
+	var accepting sync.WaitGroup
+	for _, l := range b.listeners {
+		accepting.Go(func() { //nolint:contextcheck // closing the listener ends it
+			if l.WebSocket {
+				b.acceptWebSocket(l)
+			} else {
+				b.accept(l)
+			}
+		})
+	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for running := true; running; {
@@ -181,8 +202,8 @@ func (b *Broker) Run(ctx context.Context) error {
 			b.sweep() //nolint:contextcheck // hand-overs outlive a sweep; shutdown ends them
 		}
 	}
-	closeErr := ln.Close()
-	<-accepted
+	closeErr := b.closeListeners()
+	accepting.Wait()
 	return errors.Join(closeErr, b.shutdown())
 }
 
@@ -194,7 +215,10 @@ func (b *Broker) shutdown() error {
 	}
 	b.mu.Unlock()
 	b.lanes.stop() // also lets go of what waits for settlement
+	b.logins.Close()
+	b.away.Wait()
 	b.wg.Wait()
+	b.retained.flush()
 	if err := b.store.close(true); err != nil {
 		return fmt.Errorf("mqtt broker: close store: %w", err)
 	}
@@ -202,10 +226,10 @@ func (b *Broker) shutdown() error {
 }
 
 // accept takes connections until the listener is closed.
-func (b *Broker) accept(ln net.Listener) {
+func (b *Broker) accept(l *listener) {
 	pause := time.Duration(0)
 	for {
-		nc, err := ln.Accept()
+		nc, err := l.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -217,25 +241,14 @@ func (b *Broker) accept(ln net.Listener) {
 			continue
 		}
 		pause = 0
-		c := newConn(b, nc)
-		b.mu.Lock()
-		full := len(b.conns) >= b.cfg.MaxClients || b.state != running
-		if !full {
-			b.conns[c] = struct{}{}
-			b.wg.Add(1)
-		}
-		b.mu.Unlock()
-		if full {
-			b.stats.refused.Add(1)
-			_ = nc.Close()
+		c := newConn(b, l, nc)
+		if !b.count(c) {
+			b.turnAway(nc)
 			continue
 		}
 		go func() {
-			defer b.wg.Done()
+			defer b.uncount(c)
 			c.serve()
-			b.mu.Lock()
-			delete(b.conns, c)
-			b.mu.Unlock()
 		}()
 	}
 }
@@ -270,26 +283,28 @@ func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present b
 			}
 			continue
 		}
-		var will *message
+		var over *will
 		if s != nil && clean {
-			will = b.end(s)
+			over = b.end(s)
 			s = nil
 		}
-		delete(b.wills, id) // [MQTT-3.1.3-9]
+		if x, waiting := b.wills[id]; waiting { // [MQTT-3.1.3-9]
+			delete(b.wills, id)
+			b.dropWill(x.will)
+		}
 		present = s != nil
 		if s == nil {
 			if len(b.sessions) >= b.cfg.MaxSessions {
 				b.mu.Unlock()
 				return false, packets.ErrQuotaExceeded
 			}
-			s = newSession(id, randomEpoch())
-			s.lane = b.lanes.open(clientLane(id), receiveMaximum, clientBytes)
+			s = b.newSession(id, randomEpoch())
 			b.sessions[id] = s
 		}
 		w := b.enter(s, c, expiry)
 		b.mu.Unlock()
-		if will != nil {
-			b.publishWill(s.lane, will)
+		if over != nil {
+			b.publishWill(s.id, over)
 		}
 		if err := <-w; err != nil {
 			return false, packets.ErrServerUnavailable
@@ -309,6 +324,9 @@ func (b *Broker) enter(s *session, c *conn, expiry int64) <-chan error {
 	result := make(chan error, 1)
 	w := newWaiter(func(err error) { result <- err })
 	b.setExpiry(s, expiry, w)
+	if c.will != nil {
+		b.keepWill(s.id, c.will, w)
+	}
 	w.done(nil)
 	return result
 }
@@ -337,7 +355,7 @@ func (b *Broker) erase(s *session, w *waiter) {
 
 // end removes a session that has no connection; b.mu is held. It returns a
 // will that waited for this, or nil.
-func (b *Broker) end(s *session) *message {
+func (b *Broker) end(s *session) *will {
 	delete(b.sessions, s.id)
 	s.mu.Lock()
 	s.gone = true
@@ -350,21 +368,17 @@ func (b *Broker) end(s *session) *message {
 	for _, f := range filters {
 		b.subs.remove(s, f)
 	}
-	b.lanes.close(s.lane)
-	will, waiting := b.wills[s.id]
+	x := b.wills[s.id]
 	delete(b.wills, s.id)
-	if !waiting {
-		return nil
-	}
-	return will.m
+	return x.will
 }
 
 // detach takes the connection from its session, ends a session that does not
 // outlive it, and publishes the will unless the client said goodbye.
 func (b *Broker) detach(c *conn, goodbye bool) {
 	s := c.s
-	now := b.cfg.Clock().Unix()
-	var wills []*message
+	now := b.now()
+	var wills []*will
 	b.mu.Lock()
 	s.mu.Lock()
 	s.conn, s.since = nil, now
@@ -378,60 +392,69 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 		b.store.put(bucketSessions, []byte(s.id), s.record(), nil)
 	}
 	s.mu.Unlock()
-	if c.will != nil && !goodbye && b.state == running {
-		if c.willDelay > 0 && !ends {
-			b.wills[s.id] = delayedWill{m: c.will, due: now + c.willDelay}
-		} else {
-			wills = append(wills, c.will)
-		}
+	switch {
+	case c.will == nil:
+	case goodbye:
+		b.dropWill(c.will)
+	case b.state != running: // it is there at the next start
+	case c.will.delay > 0 && !ends:
+		b.delayWill(s.id, c.will, now)
+	default:
+		wills = append(wills, c.will)
 	}
 	if ends {
-		if will := b.end(s); will != nil {
-			wills = append(wills, will)
+		if x := b.end(s); x != nil {
+			wills = append(wills, x)
 		}
 	}
 	b.mu.Unlock()
 	close(c.detached)
-	for _, m := range wills {
-		b.publishWill(s.lane, m)
+	for _, x := range wills {
+		b.publishWill(s.id, x)
 	}
 }
 
 // sweep does what time brings: delayed wills, sessions and retained messages
-// that expire.
+// that expire, and room for a client that was refused a message.
 func (b *Broker) sweep() {
-	now := b.cfg.Clock().Unix()
-	type will struct {
-		m    *message
-		lane *lane
-	}
-	var wills []will
+	now := b.now()
+	wills := map[string]*will{} // by client id
+	var over []*conn
 	b.mu.Lock()
 	for id, w := range b.wills {
 		if w.due <= now {
 			delete(b.wills, id)
-			if s := b.sessions[id]; s != nil {
-				wills = append(wills, will{w.m, s.lane})
-			}
+			wills[id] = w.will
 		}
 	}
 	for _, s := range slices.Collect(maps.Values(b.sessions)) {
 		s.mu.Lock()
-		over := s.conn == nil && s.since > 0 && s.since+s.expiry <= now
+		over := s.conn == nil && s.since > 0 && s.since.after(s.expiry) <= now
 		s.mu.Unlock()
 		if over {
 			b.cfg.Logger.Info("mqtt session expired", keyClient, s.id)
 			if m := b.end(s); m != nil {
-				wills = append(wills, will{m, s.lane})
+				wills[s.id] = m
 			}
 		}
 	}
+	for c := range b.conns {
+		if r := c.overran.Load(); r != nil && b.intake.fits(r.client, r.targets, r.size, r.qos) {
+			over = append(over, c)
+		}
+	}
 	b.mu.Unlock()
-	for _, w := range wills {
-		b.publishWill(w.lane, w.m)
+	for _, c := range over {
+		c.kill(packets.ErrQuotaExceeded.Code)
+	}
+	for id, x := range wills {
+		b.publishWill(id, x)
 	}
 	b.retained.sweep(now)
 	b.pending.sweep(b.store, b.uptime())
+	for _, l := range b.listeners {
+		l.policy.Refresh()
+	}
 }
 
 // Stats are numbers about a broker, since Listen.
@@ -440,9 +463,11 @@ type Stats struct {
 	Sessions      int   `json:"sessions"` // connected or kept
 	Subscriptions int   `json:"subscriptions"`
 	Retained      int   `json:"retained"`
+	RetainedBytes int64 `json:"retained_bytes"`
 	Queued        int   `json:"queued"` // QoS 1 and 2 messages that wait for clients
 	QueuedBytes   int64 `json:"queued_bytes"`
 	Pending       int   `json:"pending"` // events of function outputs that wait on disk
+	Logins        int   `json:"logins"`  // passwords that wait to be compared
 
 	Received         int64 `json:"received"`           // messages from clients
 	Sent             int64 `json:"sent"`               // messages to clients
@@ -453,6 +478,9 @@ type Stats struct {
 	Oversized        int64 `json:"oversized"`          // payloads larger than functions take
 	Refused          int64 `json:"refused"`            // connections
 	RetainedRefused  int64 `json:"retained_refused"`   // messages not retained for lack of room
+	QueueRefused     int64 `json:"queue_refused"`      // messages not taken for a full queue
+	Overruns         int64 `json:"overruns"`           // connections whose client sent more than was settled
+	Denied           int64 `json:"denied"`             // messages and subscriptions that topic rules do not allow
 	Commits          int64 `json:"commits"`            // of the store
 	DiskBytesWritten int64 `json:"disk_bytes_written"` // by the store, in whole pages
 }
@@ -464,8 +492,10 @@ func (b *Broker) Stats() Stats {
 		Received: b.stats.received.Load(), Sent: b.stats.sent.Load(), Events: b.stats.events.Load(),
 		Repeats: b.stats.repeats.Load(), Dropped: b.stats.dropped.Load(), Expired: b.stats.expired.Load(),
 		Oversized: b.stats.oversized.Load(), Refused: b.stats.refused.Load(),
-		RetainedRefused: b.stats.retainedRefused.Load(),
+		RetainedRefused: b.stats.retainedRefused.Load(), QueueRefused: b.stats.refusedFull.Load(), Overruns: b.stats.overruns.Load(),
+		Denied: b.stats.denied.Load(), Logins: b.logins.Waiting(),
 	}
+	st.RetainedBytes = b.retained.size()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.store != nil {
@@ -483,9 +513,6 @@ func (b *Broker) Stats() Stats {
 	}
 	return st
 }
-
-// clientLane is the key of a client's lane; keys of other lanes begin otherwise.
-func clientLane(id string) string { return "c" + id }
 
 func randomEpoch() uint64 {
 	var p [8]byte

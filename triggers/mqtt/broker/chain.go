@@ -22,8 +22,10 @@ import (
 // Publish returns. When 10,000 events wait there, ErrBacklog is returned, and
 // the message has gone to subscribers, but not to all functions.
 //
-// For QoS 0 it returns once the events are queued.
-func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byte, retain bool) error {
+// For QoS 0 it returns once the events are queued. A message that has expired goes
+// nowhere, and is counted. out.Broker is not looked at.
+func (b *Broker) Publish(ctx context.Context, out functions.Publish) error {
+	topic, qos := out.Topic, out.QoS
 	if err := functions.CheckTopic(topic); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -36,13 +38,22 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byt
 	if !up {
 		return fmt.Errorf("publish to %q: %w", topic, ErrNotRunning)
 	}
-	m := &message{Topic: topic, Payload: data, QoS: qos, Retain: retain}
+	now := b.cfg.Clock()
+	if out.Expired(now) {
+		b.stats.expired.Add(1)
+		return nil
+	}
+	m := &message{Topic: topic, Payload: out.Data, QoS: qos, Retain: out.Retain}
+	m.takeProperties(out.Properties, now)
 	stored := make(chan error, 1)
 	w := newWaiter(func(err error) { stored <- err })
 	if qos == 0 {
 		w = nil
 	}
-	targets, kept := b.route(m, w)
+	targets, full := b.route(m, w)
+	if full != nil && qos > 0 {
+		return fmt.Errorf("publish to %q: %w", topic, full)
+	}
 	events := make([]*chained, 0, len(targets))
 	for _, t := range targets {
 		ev, own := b.event(t, m, false, false, nil)
@@ -72,8 +83,8 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte, qos byt
 			return fmt.Errorf("publish to %q: %w", topic, err)
 		}
 	}
-	if !kept {
-		return fmt.Errorf("publish to %q: %w (at most %d messages and %d bytes)", topic, ErrRetainedFull, maxRetained, maxRetainedBytes)
+	if full != nil {
+		return fmt.Errorf("publish to %q: %w", topic, full)
 	}
 	return nil
 }
@@ -112,7 +123,7 @@ func (b *Broker) chain(ctx context.Context, e *chained) error {
 // queueBehind puts an event on disk behind others of its target that wait there,
 // so that it does not overtake them. w has it too, and may be nil.
 func (b *Broker) queueBehind(e *chained, w *waiter) error {
-	key, ok := b.pending.add(pendingMeta{target: e.target.key(), since: b.uptime(), size: e.size, writing: true})
+	key, ok := b.pending.add(pendingMeta{target: e.target.key(), since: b.uptime(), size: e.size, expires: e.event.Expires, writing: true})
 	if !ok {
 		return b.backlog(e)
 	}
@@ -122,7 +133,7 @@ func (b *Broker) queueBehind(e *chained, w *waiter) error {
 		b.startFeeding(e.target)
 		w.done(err)
 	})
-	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock().Unix())), written)
+	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock())), written)
 	written.done(nil)
 	return nil
 }
@@ -211,13 +222,13 @@ func (b *Broker) keep(e *chained, w *waiter) error {
 		return nil
 	}
 	key, ok := b.pending.add(pendingMeta{
-		target: e.target.key(), since: b.uptime(), size: e.size, live: !e.done,
+		target: e.target.key(), since: b.uptime(), size: e.size, expires: e.event.Expires, live: !e.done,
 	})
 	if !ok {
 		return b.backlog(e)
 	}
 	e.key = key
-	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock().Unix())), w)
+	b.store.put(bucketPending, seqKey(key), marshal(newPendingRecord(e, b.cfg.Clock())), w)
 	return nil
 }
 
@@ -236,14 +247,16 @@ type pendingRecord struct {
 	ContentType string            `cbor:"11,keyasint,omitempty"`
 	Extensions  map[string]string `cbor:"12,keyasint,omitempty"`
 	Data        []byte            `cbor:"13,keyasint,omitempty"`
+
+	Expiry functions.Expiry `cbor:"14,keyasint"`
 }
 
-func newPendingRecord(e *chained, now int64) pendingRecord {
+func newPendingRecord(e *chained, now time.Time) pendingRecord {
 	ev := e.event
 	return pendingRecord{
-		Function: e.target.function, Trigger: e.target.trigger.Name, OwnID: e.ownID, Since: now, Size: e.size,
+		Function: e.target.function, Trigger: e.target.trigger.Name, OwnID: e.ownID, Since: now.Unix(), Size: e.size,
 		ID: ev.ID, Type: ev.Type, Source: ev.Source, Subject: ev.Subject, TimeNS: ev.Time.UnixNano(),
-		ContentType: ev.DataContentType, Extensions: ev.Extensions, Data: ev.Data,
+		ContentType: ev.DataContentType, Extensions: ev.Extensions, Data: ev.Data, Expiry: functions.StoreExpiry(ev.Expires, now),
 	}
 }
 
@@ -261,6 +274,8 @@ type pendingMeta struct {
 	size   int64
 	live   bool // in a lane: it removes its record itself
 
+	expires time.Time // zero: never
+
 	writing bool // its record is on its way to the disk
 }
 
@@ -273,7 +288,7 @@ type pendingEvents struct {
 	feeding map[string]bool // targets whose events a goroutine puts in their lane
 }
 
-func (p *pendingEvents) load(st *store) error {
+func (p *pendingEvents) load(st *store, now time.Time) error {
 	p.byKey, p.feeding = map[uint64]*pendingMeta{}, map[string]bool{}
 	return st.each(bucketPending, nil, func(key, value []byte) error {
 		var r pendingRecord
@@ -281,7 +296,7 @@ func (p *pendingEvents) load(st *store) error {
 			return err
 		}
 		p.seq = binary.BigEndian.Uint64(key)
-		p.byKey[p.seq] = &pendingMeta{target: r.Function + "\x00" + r.Trigger, size: r.Size}
+		p.byKey[p.seq] = &pendingMeta{target: r.Function + "\x00" + r.Trigger, size: r.Size, expires: r.Expiry.Restore(now)}
 		p.bytes += r.Size
 		return nil
 	})
@@ -338,7 +353,7 @@ func (p *pendingEvents) len() int {
 
 // next returns the oldest event of a target that is in no lane, and marks it as
 // being in one. When there is none, the target's feeding ends.
-func (p *pendingEvents) next(target string) (key uint64, ok bool) {
+func (p *pendingEvents) next(target string) (key uint64, expires time.Time, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for k, m := range p.byKey {
@@ -348,10 +363,10 @@ func (p *pendingEvents) next(target string) (key uint64, ok bool) {
 	}
 	if key == 0 || p.byKey[key].writing {
 		delete(p.feeding, target)
-		return 0, false
+		return 0, time.Time{}, false
 	}
 	p.byKey[key].live = true
-	return key, true
+	return key, p.byKey[key].expires, true
 }
 
 // feed hands over what waits on disk for a target, oldest first. Its memory is
@@ -360,7 +375,7 @@ func (b *Broker) feed(t target) {
 	l := b.lanes.open(outputLane(t), maxPending, maxPendingBytes)
 	defer b.lanes.close(l)
 	for {
-		key, ok := b.pending.next(t.key())
+		key, expires, ok := b.pending.next(t.key())
 		if !ok {
 			return
 		}
@@ -375,6 +390,7 @@ func (b *Broker) feed(t target) {
 			continue
 		}
 		e := &chained{target: t, event: r.event(), ownID: r.OwnID, size: r.Size, lane: l, key: key, settled: make(chan error, 1)}
+		e.event.Expires = expires // which no setting of the clock has changed
 		if !l.budget.take(e.size, b.lanes.quit, nil) {
 			b.pending.finish(b.store, key, false)
 			b.pending.stopFeeding(t.key())

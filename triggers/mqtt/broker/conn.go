@@ -5,30 +5,45 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
 // conn is one client's connection: a reader and a writer.
 type conn struct {
-	b  *Broker
-	nc net.Conn
-	br *bufio.Reader
+	b    *Broker
+	from *listener
+	nc   net.Conn
+	br   *bufio.Reader
 
 	// Set by CONNECT.
+	who       *access.Client
+	since     time.Time
 	s         *session
 	version   byte
 	keepAlive time.Duration // 0: off
 	window    int           // QoS 1 and 2 messages in flight to the client
 	maxSize   int           // largest packet that the client takes; 0: any
 	expiry    int64         // session expiry that CONNECT asked for
-	will      *message
-	willDelay int64 // seconds
-	assigned  bool  // the client id is ours
-	aliases   map[uint16]string
+	will      *will
+	assigned  bool // the client id is ours
+	denials   denials
+	aliases   map[uint16]string // that the client set
+
+	// Topic aliases that the client is sent; the writer's.
+	maxAlias int
+	aliasOf  map[string]uint16
+
+	refused bool // CONNACK with a refusal was written
+	greeted bool // CONNACK was queued; no DISCONNECT goes before it [MQTT-3.14.0-1]
 
 	inbound int // unacknowledged messages from the client; guarded by s.mu
 
@@ -39,6 +54,7 @@ type conn struct {
 	once     sync.Once
 	code     byte // reason to tell the client, written before done is closed
 	failing  atomic.Bool
+	overran  atomic.Pointer[refusal] // the first message for which there was no room; nil: none
 
 	mu          sync.Mutex
 	control     []byte // encoded packets other than PUBLISH
@@ -46,9 +62,9 @@ type conn struct {
 	queue0Bytes int64
 }
 
-func newConn(b *Broker, nc net.Conn) *conn {
+func newConn(b *Broker, l *listener, nc net.Conn) *conn {
 	return &conn{
-		b: b, nc: nc, br: bufio.NewReaderSize(nc, 4096),
+		b: b, from: l, nc: nc, br: bufio.NewReaderSize(nc, 4096),
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		done: make(chan struct{}), detached: make(chan struct{}),
 	}
@@ -83,10 +99,15 @@ func (c *conn) signal() {
 }
 
 // send queues a packet other than PUBLISH. A client that makes the queue
-// overflow does not read, and is disconnected.
-func (c *conn) send(pk packets.Packet) {
+// overflow does not read, and is disconnected; so is one that needs a packet
+// larger than it takes. It reports whether the packet was queued.
+func (c *conn) send(pk packets.Packet) bool {
 	pk.ProtocolVersion = c.version
-	data := encode(pk)
+	data := packet.Encode(pk)
+	if c.maxSize > 0 && len(data) > c.maxSize { // [MQTT-3.1.2-24]
+		c.kill(packets.ErrPacketTooLarge.Code)
+		return false
+	}
 	c.mu.Lock()
 	full := len(c.control)+len(data) > controlBytes
 	if !full {
@@ -95,9 +116,10 @@ func (c *conn) send(pk packets.Packet) {
 	c.mu.Unlock()
 	if full {
 		c.kill(packets.ErrQuotaExceeded.Code)
-		return
+		return false
 	}
 	c.signal()
+	return true
 }
 
 func (c *conn) ack(kind byte, pid uint16, code byte) {
@@ -133,13 +155,20 @@ func (c *conn) serve() {
 	if !ok {
 		if c.s == nil {
 			c.b.stats.refused.Add(1)
+			if c.refused {
+				linger(c.nc, closeGrace, lingerBytes)
+			}
 			_ = c.nc.Close()
 			return
 		}
-		c.kill(packets.ErrServerUnavailable.Code)
+		c.will = nil // it belongs to a connection that was accepted
+		c.kill(0)
 	}
 	if ok {
-		c.send(c.connack(present)) // before the writer: it must come first [MQTT-3.2.0-1]
+		// Before the writer: it must come first [MQTT-3.2.0-1].
+		if c.greeted = c.send(c.connack(present)); !c.greeted {
+			c.will = nil
+		}
 	}
 	var writer sync.WaitGroup
 	writer.Go(c.write)
@@ -148,11 +177,11 @@ func (c *conn) serve() {
 		log.Debug("mqtt client connected", keyClient, c.s.id)
 		var err error
 		goodbye, err = c.read()
-		var pe *protocolError
+		var pe *packet.Error
 		switch {
 		case errors.As(err, &pe):
 			log.Info("mqtt client disconnected for an error of protocol", keyClient, c.s.id, keyErr, err)
-			c.kill(pe.code)
+			c.kill(pe.Code)
 		case errors.Is(err, errKeepAlive):
 			c.kill(packets.ErrKeepAliveTimeout.Code)
 		default:
@@ -161,8 +190,11 @@ func (c *conn) serve() {
 		log.Debug("mqtt client disconnected", keyClient, c.s.id, keyErr, err)
 	}
 	writer.Wait()
-	_ = c.nc.Close()
 	c.b.detach(c, goodbye)
+	if c.code != 0 && c.code != packets.ErrServerShuttingDown.Code {
+		linger(c.nc, closeGrace, lingerBytes)
+	}
+	_ = c.nc.Close()
 }
 
 // errKeepAlive says that a client was silent for one and a half of its
@@ -170,7 +202,7 @@ func (c *conn) serve() {
 var errKeepAlive = errors.New("keep-alive timed out")
 
 // read takes packets until the connection ends. goodbye tells that the client
-// said so, with no wish for its will.
+// ended it normally, so that its will is discarded.
 func (c *conn) read() (goodbye bool, err error) {
 	for {
 		var deadline time.Time
@@ -183,7 +215,14 @@ func (c *conn) read() (goodbye bool, err error) {
 			return false, nil
 		default:
 		}
-		pk, err := readPacket(c.br, c.version, maxPacket)
+		waited := c.br.Buffered() == 0
+		pk, err := packet.Read(c.br, c.version, c.b.cfg.MaxPacket)
+		if waited && pk.FixedHeader.Type == packets.Publish {
+			// Of connections that became readable at once the runtime wakes the
+			// last one first. A SUBSCRIBE that another client sent before this
+			// message gets its turn, so that its subscriber has the message.
+			runtime.Gosched()
+		}
 		if err != nil {
 			var ne net.Error
 			if errors.As(err, &ne) && ne.Timeout() {
@@ -203,14 +242,14 @@ func (c *conn) read() (goodbye bool, err error) {
 func (c *conn) disconnected(pk *packets.Packet) (goodbye bool, err error) {
 	if p := &pk.Properties; p.SessionExpiryIntervalFlag {
 		if c.expiry == 0 && p.SessionExpiryInterval > 0 {
-			return false, violation(packets.ErrProtocolViolationZeroNonZeroExpiry,
-				"DISCONNECT asks to keep a session that CONNECT did not") // [MQTT-3.14.2-2]
+			return false, packet.Violation(packets.ErrProtocolViolationZeroNonZeroExpiry,
+				"DISCONNECT asks to keep a session that CONNECT did not") // 3.14.2.2.2
 		}
 		c.s.mu.Lock()
 		c.b.setExpiry(c.s, int64(p.SessionExpiryInterval), nil)
 		c.s.mu.Unlock()
 	}
-	return pk.ReasonCode != packets.CodeDisconnectWillMessage.Code, nil
+	return pk.ReasonCode == packets.CodeDisconnect.Code, nil // [MQTT-3.14.4-3]
 }
 
 func (c *conn) handle(pk *packets.Packet) error {
@@ -249,7 +288,7 @@ func (c *conn) handle(pk *packets.Packet) error {
 	case packets.Pingreq:
 		c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingresp}})
 	default:
-		return violation(packets.ErrProtocolViolation, "unexpected packet of type %d", pk.FixedHeader.Type)
+		return packet.Violation(packets.ErrProtocolViolation, "unexpected packet of type %d", pk.FixedHeader.Type)
 	}
 	return nil
 }
@@ -319,10 +358,13 @@ func (c *conn) writeLast() {
 	data := c.control
 	c.control, c.queue0 = nil, nil
 	c.mu.Unlock()
-	if c.version == mqtt5 && c.code != 0 {
-		data = append(data, encode(packets.Packet{
+	if c.version == mqtt5 && c.code != 0 && c.greeted {
+		last := packet.Encode(packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ProtocolVersion: mqtt5, ReasonCode: c.code,
-		})...)
+		})
+		if c.maxSize == 0 || len(last) <= c.maxSize {
+			data = append(data, last...)
+		}
 	}
 	if len(data) > 0 {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(closeGrace))
@@ -333,7 +375,7 @@ func (c *conn) writeLast() {
 // fill encodes what may be sent now and reports whether there was anything.
 func (c *conn) fill(buf *bytes.Buffer) bool {
 	const atOnce = 64
-	now := c.b.cfg.Clock().Unix()
+	now := c.b.now()
 	buf.Reset()
 	c.mu.Lock()
 	buf.Write(c.control)
@@ -354,18 +396,20 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 			c.b.stats.expired.Add(1)
 			continue
 		}
-		c.encode(buf, o, now)
+		if c.mayReceive(o.m) {
+			c.encode(buf, o, now)
+		}
 	}
 	items := c.s.take(c.b, c.window, now)
 	c.loadItems(items)
 	for _, d := range items {
 		if d.release {
-			buf.Write(encode(packets.Packet{
+			buf.Write(packet.Encode(packets.Packet{
 				FixedHeader: packets.FixedHeader{Type: packets.Pubrel}, PacketID: d.pid, ProtocolVersion: c.version,
 			}))
 			continue
 		}
-		if d.m == nil || !c.encode(buf, d.outgoing, now) {
+		if d.m == nil || !c.mayReceive(d.m) || !c.encode(buf, d.outgoing, now) {
 			c.s.discard(c.b, d.pid)
 			c.b.stats.dropped.Add(1)
 		}
@@ -374,16 +418,31 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 }
 
 // encode appends a PUBLISH, unless it is larger than the client takes
-// [MQTT-3.1.2-25].
-func (c *conn) encode(buf *bytes.Buffer, o outgoing, now int64) bool {
+// [MQTT-3.1.2-25]. The first topics get aliases, as many as the client takes
+// [MQTT-3.1.2-26]: devices hear few topics again and again.
+func (c *conn) encode(buf *bytes.Buffer, o outgoing, now instant) bool {
 	before := buf.Len()
+	topic := o.m.Topic
+	if o.alias, o.known = c.aliasOf[topic], c.aliasOf[topic] > 0; !o.known && len(c.aliasOf) < c.maxAlias && worthAlias(topic) {
+		o.alias = uint16(len(c.aliasOf) + 1)
+	}
 	if err := encodePublish(buf, c.version, o, now); err != nil || (c.maxSize > 0 && buf.Len()-before > c.maxSize) {
 		buf.Truncate(before)
 		return false
 	}
+	if o.alias > 0 && !o.known {
+		if c.aliasOf == nil {
+			c.aliasOf = map[string]uint16{}
+		}
+		c.aliasOf[strings.Clone(topic)] = o.alias // not the memory of its packet
+	}
 	c.b.stats.sent.Add(1)
 	return true
 }
+
+// worthAlias passes over topics that an alias, of three bytes, does not shorten,
+// and over those that would take much memory for as long as the connection is.
+func worthAlias(topic string) bool { return len(topic) > 3 && len(topic) <= 1024 }
 
 // loadItems reads from disk the messages that left memory.
 func (c *conn) loadItems(items []due) {
@@ -399,7 +458,7 @@ func (c *conn) loadItems(items []due) {
 	values, err := c.b.store.get(bucketQueue, keys)
 	if err != nil {
 		c.b.cfg.Logger.Error("mqtt broker cannot read queued messages", keyClient, c.s.id, keyErr, err)
-		c.kill(packets.ErrServerUnavailable.Code)
+		c.kill(packets.ErrImplementationSpecificError.Code)
 	}
 	n := 0
 	for i := range items {
@@ -407,9 +466,10 @@ func (c *conn) loadItems(items []due) {
 			continue
 		}
 		var rec itemRecord
-		m := new(message)
-		if values[n] != nil && unmarshal(values[n], &rec) == nil && unmarshal(rec.Message, m) == nil {
-			items[i].m = m
+		if values[n] != nil && unmarshal(values[n], &rec) == nil {
+			if m, err := unmarshalMessage(rec.Message); err == nil {
+				items[i].m = m
+			}
 		}
 		n++
 	}

@@ -1,39 +1,33 @@
 package broker
 
 import (
-	"context"
+	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/edgefn/edgefn/functions"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/access"
+	"github.com/edgefn/edgefn/triggers/mqtt/broker/packet"
 )
 
 // connect reads CONNECT, checks it and takes the session. When ok is false the
 // client has its answer; c.s is set once the session was taken.
 func (c *conn) connect() (present, ok bool) {
-	pk, err := readPacket(c.br, 0, maxConnectPacket)
-	if err != nil || pk.FixedHeader.Type != packets.Connect {
+	pk, err := packet.Read(c.br, 0, maxConnectPacket)
+	c.version = pk.ProtocolVersion
+	if err != nil {
+		c.refuseMalformed(err)
+		return false, false
+	}
+	if pk.FixedHeader.Type != packets.Connect {
 		return false, false // [MQTT-3.1.0-1]
 	}
 	p := &pk.Connect
-	name := string(p.ProtocolName)
-	c.version = pk.ProtocolVersion
-	switch {
-	case name == "MQIsdp" && c.version == mqtt31, name == "MQTT" && (c.version == mqtt311 || c.version == mqtt5):
-	case name == "MQTT" || name == "MQIsdp":
-		c.version = mqtt311
-		c.refuse(packets.ErrUnsupportedProtocolVersion) // [MQTT-3.1.2-2]
-		return false, false
-	default:
-		return false, false
-	}
-	if pk.ReservedBit != 0 || p.WillQos > 2 || (!p.WillFlag && (p.WillRetain || p.WillQos != 0)) ||
-		(c.version < mqtt5 && p.PasswordFlag && !p.UsernameFlag) { // [MQTT-3.1.2-3] [MQTT-3.1.2-14] [MQTT-3.1.2-22]
-		c.refuse(packets.ErrProtocolViolation)
-		return false, false
-	}
+	c.setLimits(&pk)
 	if pk.Properties.AuthenticationMethod != "" {
 		c.refuse(packets.ErrBadAuthenticationMethod)
 		return false, false
@@ -47,17 +41,14 @@ func (c *conn) connect() (present, ok bool) {
 		c.refuse(packets.ErrTopicNameInvalid)
 		return false, false
 	}
-	if !c.authentic(p) {
-		c.b.cfg.Logger.Warn("mqtt client refused: wrong user or password", keyClient, id, keyRemote, c.nc.RemoteAddr().String())
-		c.refuse(packets.ErrBadUsernameOrPassword)
+	id = c.clientID(id)
+	if code := c.authenticate(p, id); code != packets.CodeSuccess {
+		c.refuse(code)
 		return false, false
 	}
-	c.setLimits(&pk)
-	present, code := c.b.attach(c, c.clientID(id), p.Clean, c.expiry)
+	present, code := c.b.attach(c, id, p.Clean, c.expiry)
 	if code != packets.CodeSuccess {
-		if c.s == nil {
-			c.refuse(code)
-		}
+		c.refuse(code)
 		return false, false
 	}
 	return present, true
@@ -70,17 +61,22 @@ func (c *conn) clientID(id string) string {
 	return strings.Clone(id) // not the packet's memory
 }
 
-func (c *conn) authentic(p *packets.ConnectParams) bool {
-	if c.b.users == nil {
-		return true
+// authenticate finds out who the client is, and whether it may have its will.
+func (c *conn) authenticate(p *packets.ConnectParams, id string) packets.Code {
+	who, err := c.login(access.Login{ClientID: id, User: string(p.Username), Password: p.Password})
+	switch {
+	case errors.Is(err, access.ErrBusy):
+		c.notLetIn(id, slog.LevelInfo, err)
+		return packets.ErrServerBusy
+	case err != nil:
+		c.notLetIn(id, slog.LevelWarn, err)
+		return packets.ErrBadUsernameOrPassword
+	case c.will != nil && !who.MayPublish(c.will.m.Topic):
+		c.notLetIn(id, slog.LevelWarn, fmt.Errorf("its will goes to topic %q, which it may not publish to", shorten(c.will.m.Topic)))
+		return packets.ErrNotAuthorized
 	}
-	ctx, cancel := context.WithTimeout(quitContext{c.b.lanes.quit}, c.b.cfg.ConnectTimeout)
-	defer cancel()
-	ok, err := c.b.users.check(ctx, string(p.Username), p.Password)
-	if err != nil {
-		c.b.cfg.Logger.Error("mqtt broker keeps the users that it knows", keyErr, err)
-	}
-	return ok
+	c.who, c.since = who, c.b.cfg.Clock()
+	return packets.CodeSuccess
 }
 
 func (c *conn) setWill(p *packets.ConnectParams) bool {
@@ -89,11 +85,12 @@ func (c *conn) setWill(p *packets.ConnectParams) bool {
 	}
 	m := &message{Topic: p.WillTopic, Payload: p.WillPayload, QoS: p.WillQos, Retain: p.WillRetain}
 	m.origin = p.ClientIdentifier
+	c.will = &will{m: m}
 	if c.version == mqtt5 {
-		m.setProperties(&p.WillProperties, c.b.cfg.Clock().Unix())
-		c.willDelay = int64(p.WillProperties.WillDelayInterval)
+		m.setProperties(&p.WillProperties)
+		m.Lifetime = p.WillProperties.MessageExpiryInterval
+		c.will.delay = int64(p.WillProperties.WillDelayInterval)
 	}
-	c.will = m
 	return true
 }
 
@@ -108,6 +105,7 @@ func (c *conn) setLimits(pk *packets.Packet) {
 			c.window = min(c.window, int(p.ReceiveMaximum))
 		}
 		c.maxSize = int(p.MaximumPacketSize)
+		c.maxAlias = min(maxAliases, int(p.TopicAliasMaximum))
 		if keepAlive == 0 || keepAlive > maxKeepAlive {
 			keepAlive = maxKeepAlive
 		}
@@ -123,7 +121,7 @@ func (c *conn) connack(present bool) packets.Packet {
 		return pk
 	}
 	p := &pk.Properties
-	p.ReceiveMaximum, p.MaximumPacketSize, p.TopicAliasMaximum = receiveMaximum, maxPacket, maxAliases
+	p.ReceiveMaximum, p.MaximumPacketSize, p.TopicAliasMaximum = receiveMaximum, uint32(c.b.cfg.MaxPacket), maxAliases
 	p.ServerKeepAlive, p.ServerKeepAliveFlag = uint16(c.keepAlive/time.Second), true
 	if c.expiry > c.b.maxExpiry() {
 		p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = uint32(c.b.maxExpiry()), true
@@ -134,10 +132,31 @@ func (c *conn) connack(present bool) packets.Packet {
 	return pk
 }
 
+// refuseMalformed answers a first packet that is no CONNECT of ours. MQTT 5 has
+// a code for each fault; before it only a version that is not spoken has one
+// [MQTT-3.1.4-1].
+func (c *conn) refuseMalformed(err error) {
+	var pe *packet.Error
+	if !errors.As(err, &pe) {
+		return
+	}
+	c.b.cfg.Logger.Info("mqtt connection refused for an error of protocol", keyRemote, c.nc.RemoteAddr().String(), keyErr, err)
+	switch {
+	case pe.Code == packets.ErrUnsupportedProtocolVersion.Code:
+		c.version = mqtt311
+		c.refuse(packets.ErrUnsupportedProtocolVersion) // [MQTT-3.1.2-2]
+	case c.version == mqtt5:
+		c.refuse(packets.Code{Code: pe.Code})
+	}
+}
+
 // refuse answers CONNECT with an error.
 func (c *conn) refuse(code packets.Code) {
 	pk := packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: c.version, ReasonCode: code.Code,
+	}
+	if code == packets.ErrServerShuttingDown { // which CONNACK does not have
+		pk.ReasonCode = packets.ErrServerUnavailable.Code
 	}
 	if c.version != mqtt5 {
 		switch code.Code {
@@ -147,11 +166,16 @@ func (c *conn) refuse(code packets.Code) {
 			pk.ReasonCode = 2
 		case packets.ErrServerBusy.Code, packets.ErrQuotaExceeded.Code, packets.ErrServerUnavailable.Code, packets.ErrServerShuttingDown.Code:
 			pk.ReasonCode = 3
-		case packets.ErrBadUsernameOrPassword.Code:
+		case packets.ErrBadUsernameOrPassword.Code, packets.ErrNotAuthorized.Code:
 			pk.ReasonCode = 5 // not authorized: 4 is for malformed ones
 		default:
 			return // no code for it: the connection is closed
 		}
 	}
-	_, _ = c.nc.Write(encode(pk))
+	data := packet.Encode(pk)
+	if c.maxSize > 0 && len(data) > c.maxSize { // [MQTT-3.1.2-24]
+		return
+	}
+	_, err := c.nc.Write(data)
+	c.refused = err == nil
 }

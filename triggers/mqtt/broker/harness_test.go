@@ -224,6 +224,7 @@ type options struct {
 	props     []byte // of CONNECT, version 5
 	will      string // payload, to topic "will"
 	willFlags byte
+	willProps []byte // version 5
 	user      string
 	pass      string
 }
@@ -256,7 +257,7 @@ func connectPacket(o options) []byte {
 	if o.will != "" {
 		flags |= 4 | o.willFlags
 		if o.version == 5 {
-			body = append(body, 0)
+			body = append(append(body, byte(len(o.willProps))), o.willProps...)
 		}
 		body = append(append(body, str("will")...), str(o.will)...)
 	}
@@ -285,11 +286,17 @@ func connect(t *testing.T, addr string, o options) (c *client, present bool, cod
 		o.version = 4
 	}
 	c = &client{t: t, nc: dialRaw(t, addr), version: o.version, packets: make(chan packet, 100000)}
-	c.br = bufio.NewReader(c.nc)
-	c.write(connectPacket(o))
-	go c.read()
+	c.start(connectPacket(o))
 	p := c.want(pConnack)
 	return c, p.body[0] == 1, p.body[1]
+}
+
+// start sends CONNECT and begins to read.
+func (c *client) start(connect []byte) {
+	c.t.Helper()
+	c.br = bufio.NewReader(c.nc)
+	c.write(connect)
+	go c.read()
 }
 
 func dial(t *testing.T, addr string, o options) *client {
@@ -333,11 +340,52 @@ func (c *client) write(data []byte) {
 	}
 }
 
+// sentReasons are the codes that a server's packets have in MQTT 5
+// [MQTT-3.2.2-8] [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]
+// [MQTT-3.14.2-1].
+var sentReasons = map[byte][]byte{
+	pConnack: {
+		0, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95, 0x97, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9f,
+	},
+	pPuback:  {0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99},
+	pPubrec:  {0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99},
+	pPubrel:  {0, 0x92},
+	pPubcomp: {0, 0x92},
+	pClose: {
+		0, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
+		0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,
+	},
+}
+
+// reason returns the reason code of a packet to an MQTT 5 client.
+func (c *client) reason(p packet) (code byte, ok bool) {
+	if c.version != 5 {
+		return 0, false
+	}
+	at := 2
+	switch p.kind() {
+	case pConnack:
+		at = 1
+	case pClose:
+		at = 0
+	case pPuback, pPubrec, pPubrel, pPubcomp:
+	default:
+		return 0, false
+	}
+	if len(p.body) <= at {
+		return 0, false
+	}
+	return p.body[at], true
+}
+
 // next returns the next packet; ok is false when the connection has ended.
 func (c *client) next() (p packet, ok bool) {
 	c.t.Helper()
 	select {
 	case p, ok = <-c.packets:
+		if code, has := c.reason(p); ok && has && !slices.Contains(sentReasons[p.kind()], code) {
+			c.t.Errorf("packet of type %d has code %#x, which it does not have in MQTT 5", p.kind(), code)
+		}
 		return p, ok
 	case <-time.After(patience):
 		c.t.Fatal("no packet came")

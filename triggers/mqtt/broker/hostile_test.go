@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -184,6 +185,16 @@ func TestKeepAlive(t *testing.T) {
 			t.Errorf("disconnected after %v, want 1.5 s", d)
 		}
 	})
+	t.Run("told on v5", func(t *testing.T) {
+		c := dial(t, s.Addr(), options{id: "silent5", version: 5, keepAlive: 1})
+		begun := time.Now()
+		if p := c.want(pClose); p.body[0] != 0x8d {
+			t.Errorf("DISCONNECT code %#x, want 0x8d", p.body[0])
+		}
+		if d := time.Since(begun); d < time.Second || d > 6*time.Second {
+			t.Errorf("disconnected after %v, want 1.5 s", d)
+		}
+	})
 	t.Run("forced on v5", func(t *testing.T) {
 		nc := dialRaw(t, s.Addr())
 		_, _ = nc.Write(connectPacket(options{id: "v5", version: 5}))
@@ -331,4 +342,30 @@ func FuzzListener(f *testing.F) {
 			t.Errorf("the broker kept the connection for %v\n%s", d, stacks[:runtime.Stack(stacks, true)])
 		}
 	})
+}
+
+// A client that is still sending gets to read why it was disconnected.
+func TestReasonReachesAClientThatStillSends(t *testing.T) {
+	t.Parallel()
+	s := start(t, broker.Config{})
+	more := bytes.Repeat([]byte{0xc0, 0}, 100_000)
+	for name, tc := range map[string]struct{ first, want []byte }{
+		"error of protocol": {append(connectPacket(options{id: "c", version: 5}), 0xc1, 0), []byte{0xe0, 2, 0x81, 0}},
+		"refusal":           {v5.connect(3, "c", nil), []byte{0x20, 3, 0, 0x81, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nc := dialRaw(t, s.Addr())
+			_ = nc.SetDeadline(time.Now().Add(patience))
+			for _, data := range [][]byte{tc.first, more} {
+				if _, err := nc.Write(data); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(moment)
+			got, err := io.ReadAll(nc)
+			if err != nil || !bytes.HasSuffix(got, tc.want) {
+				t.Errorf("got %x and %v, want %x at the end", got, err, tc.want)
+			}
+		})
+	}
 }

@@ -115,14 +115,16 @@ type task struct {
 	settled func(err error) // called exactly once
 }
 
-// lane hands events to the Sink one after the other: those of one client, or
-// those of function outputs for one trigger. Its goroutine lives while it has
-// something to do. Its length is bounded by its budget, which every sender
-// takes from before it pushes.
+// lane hands events for one trigger to the Sink, one after the other: those of
+// one client's messages, of function outputs, or of retained messages. So a
+// function that is full holds back its own events only, and of those each client
+// has one that is next. Its goroutine lives while it has something to do. Its
+// length is bounded by its budget, which every sender takes from before it
+// pushes, and for clients' messages by the intake.
 type lane struct {
 	key    string
 	budget budget
-	users  int // sessions that use it; guarded by lanes.mu
+	users  int // calls of open without close; guarded by lanes.mu
 
 	mu      sync.Mutex
 	queue   []task

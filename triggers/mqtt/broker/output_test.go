@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
 )
@@ -27,7 +28,9 @@ func TestPublish(t *testing.T) {
 	offline.goodbye()
 
 	result := make(chan error, 1)
-	go func() { result <- s.Publish(t.Context(), "out/fan", []byte("on"), 1, true) }()
+	go func() {
+		result <- s.Publish(t.Context(), functions.Publish{Topic: "out/fan", Data: []byte("on"), QoS: 1, Retain: true})
+	}()
 	d := sk.wait(t, 1)[0]
 	if m := online.wantPublish(); m.payload != "on" || m.retain {
 		t.Errorf("subscriber got %+v", m)
@@ -46,15 +49,15 @@ func TestPublish(t *testing.T) {
 	}
 
 	// For a persistent session it is on disk when Publish returns.
-	if err := s.Publish(t.Context(), "other", []byte("1"), 1, false); err != nil {
+	if err := s.Publish(t.Context(), functions.Publish{Topic: "other", Data: []byte("1"), QoS: 1}); err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{"", "a/#", "a\x00"} {
-		if err := s.Publish(t.Context(), bad, nil, 1, false); err == nil {
+		if err := s.Publish(t.Context(), functions.Publish{Topic: bad, QoS: 1}); err == nil {
 			t.Errorf("published to %q", bad)
 		}
 	}
-	if err := s.Publish(t.Context(), "x", nil, 3, false); err == nil {
+	if err := s.Publish(t.Context(), functions.Publish{Topic: "x", QoS: 3}); err == nil {
 		t.Error("published with QoS 3")
 	}
 	old := s
@@ -63,7 +66,7 @@ func TestPublish(t *testing.T) {
 	if m := offline.wantPublish(); m.payload != "1" {
 		t.Errorf("got %+v", m)
 	}
-	if err := old.Publish(t.Context(), "x", nil, 1, false); !errors.Is(err, broker.ErrNotRunning) {
+	if err := old.Publish(t.Context(), functions.Publish{Topic: "x", QoS: 1}); !errors.Is(err, broker.ErrNotRunning) {
 		t.Errorf("publish on an ended broker: %v", err)
 	}
 }
@@ -74,7 +77,7 @@ func TestPublishWaitsForSettlement(t *testing.T) {
 	s := start(t, broker.Config{Sink: sk})
 	s.Bind([]triggers.Binding{bind("next", "out", 1)})
 	result := make(chan error, 1)
-	go func() { result <- s.Publish(t.Context(), "out", []byte("1"), 1, false) }()
+	go func() { result <- s.Publish(t.Context(), functions.Publish{Topic: "out", Data: []byte("1"), QoS: 1}) }()
 	d := sk.wait(t, 1)[0]
 	select {
 	case err := <-result:
@@ -137,7 +140,7 @@ func TestSelfTriggerDoesNotDeadlock(t *testing.T) {
 	})
 	s := start(t, broker.Config{Sink: sk})
 	l.publish = func(ctx context.Context, topic string, data []byte) error {
-		return s.Publish(ctx, topic, data, 1, false)
+		return s.Publish(ctx, functions.Publish{Topic: topic, Data: data, QoS: 1})
 	}
 	s.Bind([]triggers.Binding{bind("echo", "loop", 1)})
 	c := dial(t, s.Addr(), options{id: "c"})
@@ -158,7 +161,7 @@ func TestOutputSurvivesRestart(t *testing.T) {
 	bound := []triggers.Binding{bind("next", "out", 1)}
 	s.Bind(bound)
 	for i := range 3 {
-		if err := s.Publish(t.Context(), "out", []byte(numbered(i)), 1, false); err != nil {
+		if err := s.Publish(t.Context(), functions.Publish{Topic: "out", Data: []byte(numbered(i)), QoS: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -194,7 +197,7 @@ func TestPublishGivesUp(t *testing.T) {
 	s.Bind([]triggers.Binding{bind("next", "out", 1)})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := s.Publish(ctx, "out", nil, 1, false); !errors.Is(err, context.DeadlineExceeded) {
+	if err := s.Publish(ctx, functions.Publish{Topic: "out", QoS: 1}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want a timeout", err)
 	}
 }
@@ -203,7 +206,7 @@ func TestBindDeliversRetained(t *testing.T) {
 	sk := newSink(nil)
 	s := start(t, broker.Config{Sink: sk})
 	for i := range 3 {
-		if err := s.Publish(t.Context(), fmt.Sprint("r/", i), []byte(numbered(i)), 1, true); err != nil {
+		if err := s.Publish(t.Context(), functions.Publish{Topic: fmt.Sprint("r/", i), Data: []byte(numbered(i)), QoS: 1, Retain: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -246,7 +249,7 @@ func TestBindPassesOverOthers(t *testing.T) {
 	other := bind("f", "x", 1)
 	other.Trigger.MQTT.Broker = "plant"
 	s.Bind([]triggers.Binding{other, {Function: "g"}})
-	if err := s.Publish(t.Context(), "x", nil, 1, false); err != nil {
+	if err := s.Publish(t.Context(), functions.Publish{Topic: "x", QoS: 1}); err != nil {
 		t.Fatal(err)
 	}
 	sk.never(t, 0)
@@ -279,7 +282,7 @@ func TestOutputsKeepTheirOrderBehindABacklog(t *testing.T) {
 	bound := []triggers.Binding{bind("next", "out", 1)}
 	s.Bind(bound)
 	for i := range 3 {
-		if err := s.Publish(t.Context(), "out", []byte(numbered(i)), 1, false); err != nil {
+		if err := s.Publish(t.Context(), functions.Publish{Topic: "out", Data: []byte(numbered(i)), QoS: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -289,7 +292,7 @@ func TestOutputsKeepTheirOrderBehindABacklog(t *testing.T) {
 		if i == 4 {
 			s.Bind(bound)
 		}
-		if err := s.Publish(t.Context(), "out", []byte(numbered(i)), byte(i%2), false); err != nil {
+		if err := s.Publish(t.Context(), functions.Publish{Topic: "out", Data: []byte(numbered(i)), QoS: byte(i % 2)}); err != nil {
 			t.Fatal(err)
 		}
 	}

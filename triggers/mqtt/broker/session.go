@@ -12,10 +12,12 @@ import (
 
 // sessionRecord is a persistent session on disk.
 type sessionRecord struct {
-	Epoch  uint64 `cbor:"1,keyasint"`
-	Expiry int64  `cbor:"2,keyasint"`           // seconds that it outlives its connection
-	Since  int64  `cbor:"3,keyasint,omitempty"` // Unix seconds of the disconnection; 0: connected
-	Seq    uint64 `cbor:"4,keyasint,omitempty"` // last item when it was disconnected
+	Epoch  uint64  `cbor:"1,keyasint"`
+	Expiry int64   `cbor:"2,keyasint"`           // seconds that it outlives its connection
+	Since  instant `cbor:"5,keyasint,omitempty"` // of the disconnection; 0: connected
+	Seq    uint64  `cbor:"4,keyasint,omitempty"` // last item when it was disconnected
+
+	SinceSeconds int64 `cbor:"3,keyasint,omitempty"` // Since as earlier versions stored it
 }
 
 // itemRecord is a queued message on disk, with its packet id.
@@ -26,8 +28,10 @@ type itemRecord struct {
 	Released bool            `cbor:"4,keyasint,omitempty"` // PUBREC came; only PUBREL is left to send
 	IDs      []int           `cbor:"5,keyasint,omitempty"`
 	Size     int64           `cbor:"6,keyasint,omitempty"`
-	Expiry   int64           `cbor:"7,keyasint,omitempty"`
+	Expiry   instant         `cbor:"9,keyasint,omitempty"`
 	Message  cbor.RawMessage `cbor:"8,keyasint,omitempty"`
+
+	ExpirySeconds int64 `cbor:"7,keyasint,omitempty"` // Expiry as earlier versions stored it
 }
 
 // item is a QoS 1 or 2 message for one session, from when it is routed until
@@ -40,7 +44,7 @@ type item struct {
 	ids      []int
 	m        *message // nil while it is only on disk
 	size     int64
-	expiry   int64
+	expiry   instant
 	durable  bool // on disk
 	sent     bool // sent once, perhaps on an earlier connection: the next time with DUP
 	inflight bool // sent on this connection
@@ -52,16 +56,16 @@ type item struct {
 type session struct {
 	id     string
 	epoch  uint64 // random, unlike that of any other session of this client id
-	lane   *lane  // hands over events of its messages
 	online atomic.Bool
 
 	mu         sync.Mutex
 	gone       bool
-	persistent bool  // outlives its connection
-	expiry     int64 // seconds; counts while disconnected
-	since      int64 // Unix seconds of the disconnection; 0: connected
+	persistent bool    // outlives its connection
+	expiry     int64   // seconds; counts while disconnected
+	since      instant // of the disconnection; 0: connected
 	conn       *conn
 	subs       map[string]subscription
+	subBytes   int // of filters
 
 	// Messages to the client, in order.
 	items   list.List // of *item
@@ -69,6 +73,7 @@ type session struct {
 	next    *list.Element // first that was not sent on this connection; nil: none
 	unacked int           // sent on this connection, not yet acknowledged
 	bytes   int64
+	queued  *atomic.Int64 // bytes of all sessions
 	seq     uint64
 	lastPID uint16
 
@@ -77,9 +82,9 @@ type session struct {
 	uses  map[uint16]uint32 // how often a QoS 2 packet id was used up, for event ids
 }
 
-func newSession(id string, epoch uint64) *session {
+func (b *Broker) newSession(id string, epoch uint64) *session {
 	return &session{
-		id: id, epoch: epoch,
+		id: id, epoch: epoch, queued: &b.queued,
 		subs:  map[string]subscription{},
 		byPID: map[uint16]*list.Element{},
 		works: map[uint16]*work{},
@@ -104,7 +109,7 @@ func (s *session) enqueue(b *Broker, m *message, qos byte, retain bool, ids []in
 		return 0
 	}
 	size := m.size()
-	for s.items.Len() > 0 && (s.items.Len() >= b.cfg.MaxQueue || s.bytes+size > b.cfg.MaxQueueBytes) {
+	for s.items.Len() > 0 && !s.fits(b, size) {
 		oldest := s.next
 		for oldest != nil && oldest.Value.(*item).sent {
 			oldest = oldest.Next()
@@ -135,10 +140,28 @@ func (s *session) enqueue(b *Broker, m *message, qos byte, retain bool, ids []in
 	return dropped
 }
 
+// hasRoom reports whether there is room for a message of that size.
+func (s *session) hasRoom(b *Broker, size int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone || (s.conn == nil && !s.persistent) || s.items.Len() == 0 || s.fits(b, size)
+}
+
+// fits reports whether there is room for a message of that size; mu is held.
+func (s *session) fits(b *Broker, size int64) bool {
+	return s.items.Len() < b.cfg.MaxQueue && s.bytes+size <= b.cfg.MaxQueueBytes && s.bytes+size <= b.cfg.MaxQueuedBytes-s.queued.Load()
+}
+
+// count counts bytes of the queue; mu is held.
+func (s *session) count(n int64) {
+	s.bytes += n
+	s.queued.Add(n)
+}
+
 func (s *session) push(it *item) {
 	e := s.items.PushBack(it)
 	s.byPID[it.pid] = e
-	s.bytes += it.size
+	s.count(it.size)
 	if s.next == nil {
 		s.next = e
 	}
@@ -181,7 +204,7 @@ func (s *session) drop(b *Broker, e *list.Element) {
 	}
 	s.items.Remove(e)
 	delete(s.byPID, it.pid)
-	s.bytes -= it.size
+	s.count(-it.size)
 	if s.persistent {
 		b.store.remove(bucketQueue, s.itemKey(it), nil)
 	}
@@ -214,7 +237,7 @@ type due struct {
 
 // take returns what may be sent now: up to the client's receive maximum, and
 // no more than a few messages or bytes at once. Expired messages are dropped.
-func (s *session) take(b *Broker, window int, now int64) (out []due) {
+func (s *session) take(b *Broker, window int, now instant) (out []due) {
 	const atOnce, bytesAtOnce = 64, 256 << 10
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -296,7 +319,7 @@ func (s *session) release(b *Broker, pid uint16) {
 		return
 	}
 	it.released, it.m = true, nil
-	s.bytes -= it.size
+	s.count(-it.size)
 	it.size = 0
 	if !s.persistent {
 		it.ready = true
@@ -319,13 +342,19 @@ func (s *session) release(b *Broker, pid uint16) {
 
 // restore reads all sessions from disk. Those that were connected count as
 // disconnected now.
-func (b *Broker) restore(now int64) error {
+func (b *Broker) restore(now instant) error {
 	err := b.store.each(bucketSessions, nil, func(key, value []byte) error {
 		var r sessionRecord
 		if err := unmarshal(value, &r); err != nil {
 			return err
 		}
-		s := newSession(string(key), r.Epoch)
+		if r.SinceSeconds != 0 {
+			r.Since = ofSeconds(r.SinceSeconds)
+		}
+		if r.Since != 0 && r.Since < clockSet && now >= clockSet {
+			r.Since = now // nobody knows for how long it was away
+		}
+		s := b.newSession(string(key), r.Epoch)
 		s.persistent, s.expiry, s.since, s.seq = true, r.Expiry, r.Since, r.Seq
 		// What was queued after the disconnection was never sent; of all else
 		// nobody knows, so that it is sent with DUP.
@@ -333,7 +362,6 @@ func (b *Broker) restore(now int64) error {
 		if r.Since == 0 {
 			s.since, sentUpTo = now, ^uint64(0)
 		}
-		s.lane = b.lanes.open(clientLane(s.id), receiveMaximum, clientBytes)
 		b.sessions[s.id] = s
 		return b.restoreSession(s, sentUpTo)
 	})
@@ -351,6 +379,7 @@ func (b *Broker) restoreSession(s *session, sentUpTo uint64) error {
 			return err
 		}
 		s.subs[sub.Filter] = sub
+		s.subBytes += len(sub.Filter)
 		b.subs.add(s, sub)
 		return nil
 	})
@@ -361,6 +390,9 @@ func (b *Broker) restoreSession(s *session, sentUpTo uint64) error {
 		var r itemRecord
 		if err := unmarshal(value, &r); err != nil {
 			return err
+		}
+		if r.ExpirySeconds != 0 {
+			r.Expiry = ofSeconds(r.ExpirySeconds)
 		}
 		it := &item{
 			seq: seqOf(key), pid: r.PID, qos: r.QoS, retain: r.Retain, ids: r.IDs, size: r.Size, expiry: r.Expiry,
@@ -395,7 +427,8 @@ func (b *Broker) restoreSession(s *session, sentUpTo uint64) error {
 func (s *session) forgetQueue() {
 	s.items.Init()
 	maps.DeleteFunc(s.byPID, func(uint16, *list.Element) bool { return true })
-	s.next, s.unacked, s.bytes = nil, 0, 0
+	s.next, s.unacked = nil, 0
+	s.count(-s.bytes)
 }
 
 // filters returns the session's filters, sorted; mu is held.

@@ -456,3 +456,23 @@ func TestIdleWritesNothing(t *testing.T) {
 		t.Errorf("idle broker wrote %d bytes", after.DiskBytesWritten-before.DiskBytesWritten)
 	}
 }
+
+// TestSessionOfAnUnsetClock comes back although its client left in 1970.
+func TestSessionOfAnUnsetClock(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var mu sync.Mutex
+	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
+	s := start(t, broker.Config{Clock: clock})
+	sub := dial(t, s.Addr(), options{id: "sub", keep: true})
+	sub.subscribe("x", 1)
+	sub.goodbye()
+	eventually(t, "client is away", func() bool { return s.Stats().Clients == 0 })
+	dial(t, s.Addr(), options{id: "pub"}).send("x", 1, 0, 1)
+	mu.Lock()
+	now = time.Now()
+	mu.Unlock()
+	s = s.again(t)
+	time.Sleep(1200 * time.Millisecond) // a sweep
+	sub = dial(t, s.Addr(), options{id: "sub", keep: true})
+	sub.collect(0, 1)
+}

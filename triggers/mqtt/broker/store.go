@@ -2,6 +2,8 @@ package broker
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,16 +20,17 @@ import (
 // Buckets of the file, one character each.
 const (
 	bucketSessions = "s" // client id -> sessionRecord
-	bucketSubs     = "f" // client id, NUL, filter -> subscription
+	bucketSubs     = "f" // client id, NUL, part of the filter -> subscription
 	bucketQueue    = "q" // client id, NUL, sequence -> itemRecord and message
 	bucketReceived = "r" // client id, NUL, packet id -> receivedRecord
-	bucketRetained = "t" // topic -> message
+	bucketRetained = "t" // part of the topic -> message
 	bucketPending  = "p" // sequence -> pendingRecord
+	bucketWills    = "w" // client id, NUL, sequence -> willRecord
 	bucketBound    = "b" // function, NUL, trigger -> filter whose retained messages it has had
 )
 
 var allBuckets = []string{
-	bucketSessions, bucketSubs, bucketQueue, bucketReceived, bucketRetained, bucketPending, bucketBound,
+	bucketSessions, bucketSubs, bucketQueue, bucketReceived, bucketRetained, bucketPending, bucketWills, bucketBound,
 }
 
 // errNotStored says that the disk did not take something. The store's onError
@@ -181,12 +184,15 @@ func (st *store) run() {
 			st.changes, st.urgent = nil, false
 			st.mu.Unlock()
 			if len(batch) > 0 {
-				err := st.commit(batch)
+				bad, err := st.commit(batch)
 				if err != nil {
 					st.onError(err)
 				}
 				for i := range batch {
-					batch[i].finish(err)
+					if bad[i] != nil {
+						st.onError(bad[i])
+					}
+					batch[i].finish(cmp.Or(bad[i], err))
 				}
 			}
 			st.mu.Lock()
@@ -205,22 +211,25 @@ func (st *store) run() {
 
 // commit writes a batch in one transaction and counts the bytes: the pages
 // that it wrote and the page that makes them valid.
-func (st *store) commit(batch []change) error {
-	err := st.db.Update(func(tx *bolt.Tx) error {
+// A change that the file does not take by its nature has its error in bad, and
+// fails no other.
+func (st *store) commit(batch []change) (bad map[int]error, err error) {
+	err = st.db.Update(func(tx *bolt.Tx) error {
+		bad = map[int]error{}
 		for i := range batch {
 			if err := batch[i].apply(tx); err != nil {
-				return err
+				bad[i] = fmt.Errorf("%w: %w", errNotStored, err)
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%w: commit to %s: %w", errNotStored, st.db.Path(), err)
+		return nil, fmt.Errorf("%w: commit to %s: %w", errNotStored, st.db.Path(), err)
 	}
 	st.commits.Add(1)
 	stats := st.db.Stats()
 	st.bytes.Store(stats.TxStats.GetPageAlloc() + st.commits.Load()*int64(st.db.Info().PageSize))
-	return nil
+	return bad, nil
 }
 
 func (c *change) apply(tx *bolt.Tx) error {
@@ -285,6 +294,19 @@ func (st *store) close(running bool) error {
 		<-st.stopped
 	}
 	return st.db.Close()
+}
+
+// maxPart is the longest part of a key, in bytes; bbolt takes no key over 32 KiB.
+const maxPart = 1024
+
+// part is the part of a key that names a topic or filter, which can be as long
+// as 64 KiB: a long one is hashed. No topic begins with NUL.
+func part(topic string) []byte {
+	if len(topic) <= maxPart {
+		return []byte(topic)
+	}
+	sum := sha256.Sum256([]byte(topic))
+	return append([]byte{0}, sum[:]...)
 }
 
 // keyOf joins a client id and a part of its own; no client id has a NUL.

@@ -66,6 +66,7 @@ type subscriptions struct {
 	mu    sync.Mutex // not RW: choosing a group's member changes it
 	root  level
 	count int
+	bytes int // of filters
 }
 
 // add sets a subscription of a session and reports whether its filter is new to it.
@@ -110,6 +111,7 @@ func (x *subscriptions) add(s *session, sub subscription) bool {
 	(*subs)[s] = sub
 	if !had {
 		x.count++
+		x.bytes += len(sub.Filter)
 	}
 	return !had
 }
@@ -149,6 +151,7 @@ func (x *subscriptions) remove(s *session, filter string) bool {
 		}
 	}
 	x.count--
+	x.bytes -= len(filter)
 	for i := len(parts); i > 0 && path[i].empty(); i-- {
 		delete(path[i-1].children, parts[i-1])
 	}
@@ -156,9 +159,15 @@ func (x *subscriptions) remove(s *session, filter string) bool {
 }
 
 func (x *subscriptions) len() int {
+	n, _ := x.held()
+	return n
+}
+
+// held returns how many filters there are, and their bytes.
+func (x *subscriptions) held() (count, bytes int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.count
+	return x.count, x.bytes
 }
 
 // match returns the sessions that get a message from origin with that topic,

@@ -27,7 +27,7 @@ func TestSubscriptionsMatchLikeFilters(t *testing.T) {
 
 	rapid.Check(t, func(t *rapid.T) {
 		var x subscriptions
-		sessions := []*session{newSession("s0", 0), newSession("s1", 1)}
+		sessions := []*session{(&Broker{}).newSession("s0", 0), (&Broker{}).newSession("s1", 1)}
 		has := []map[string]byte{{}, {}}
 		for range rapid.IntRange(0, 8).Draw(t, "n") {
 			i := rapid.IntRange(0, 1).Draw(t, "session")

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/edgefn/edgefn/functions"
 	"github.com/edgefn/edgefn/triggers"
@@ -58,7 +57,7 @@ func (w *work) matches(qos byte, dup bool, sum [16]byte) bool {
 
 // finish is called when everything that the message set off is done.
 func (w *work) finish(err error) {
-	w.b.giveClient(w.s, w.size)
+	w.b.intake.give(w.s.id, w.size)
 	s := w.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,7 +216,9 @@ func (b *Broker) event(t target, m *message, retain, dup bool, w *work) (ev func
 	if w != nil {
 		msg.PacketID = w.pid
 	}
-	ev, ownID = mqtt.Event(b.cfg.Name, t.trigger, msg, b.cfg.Clock())
+	now := b.cfg.Clock()
+	msg.Properties, msg.UTF8 = m.properties(now), m.Format != nil && *m.Format == 1
+	ev, ownID = mqtt.Event(b.cfg.Name, t.trigger, msg, now)
 	if !ownID && w != nil && msg.QoS == 2 {
 		ev.ID, ownID = w.eventID(), true
 	}
@@ -242,31 +243,7 @@ func (b *Broker) taskFor(t target, ev functions.Event, ownID bool, done func(err
 	}
 }
 
-// takeClient takes room for a message of a client. It gives up when the
-// connection ends or, for a QoS 0 message, after a time.
-func (c *conn) takeClient(size int64, timeout time.Duration) bool {
-	var expire <-chan time.Time
-	if timeout > 0 {
-		t := time.NewTimer(timeout)
-		defer t.Stop()
-		expire = t.C
-	}
-	if !c.s.lane.budget.take(size, c.done, expire) {
-		return false
-	}
-	if !c.b.total.take(size, c.done, expire) {
-		c.b.lanes.give(c.s.lane, size)
-		return false
-	}
-	return true
-}
-
-func (b *Broker) giveClient(s *session, size int64) {
-	b.total.give(size)
-	b.lanes.give(s.lane, size)
-}
-
 // counters are the numbers behind Stats.
 type counters struct {
-	received, sent, events, dropped, expired, refused, oversized, retainedRefused, repeats atomic.Int64
+	received, sent, events, dropped, expired, refused, oversized, retainedRefused, refusedFull, repeats, overruns, denied atomic.Int64
 }

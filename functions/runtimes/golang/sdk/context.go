@@ -2,9 +2,12 @@ package edgefn
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
+	"time"
 )
 
 // Errors of calls.
@@ -159,6 +162,67 @@ func Retain() PublishOption { return func(m map[string]any) { m["retain"] = true
 // Broker names the broker that the message goes to. Without it, it is that of
 // the function's output, or the embedded one.
 func Broker(name string) PublishOption { return func(m map[string]any) { m["broker"] = name } }
+
+// ContentType says what the data is: a media type. It and the options below are
+// MQTT 5's, and left out where a receiver or a broker speaks 3.1.1.
+func ContentType(mediaType string) PublishOption {
+	return func(m map[string]any) { m["content_type"] = mediaType }
+}
+
+// ResponseTopic says where an answer is expected.
+func ResponseTopic(topic string) PublishOption {
+	return func(m map[string]any) { m["response_topic"] = topic }
+}
+
+// Correlation is what the answer carries, so that it is known what it answers.
+func Correlation(data []byte) PublishOption {
+	return func(m map[string]any) { m["correlation"] = data }
+}
+
+// Expiry is the time after which nobody gets the message any more, rounded up to a
+// whole second.
+func Expiry(d time.Duration) PublishOption {
+	return func(m map[string]any) {
+		if m["expiry_s"] = int64((d + time.Second - 1) / time.Second); d <= 0 {
+			m["expiry_s"] = int64(-1) // which is refused: 0 would be no expiry
+		}
+	}
+}
+
+// UserProperty adds a name and a value that the applications agree on. A name may
+// be there several times.
+func UserProperty(name, value string) PublishOption {
+	return func(m map[string]any) {
+		list, _ := m["user"].([]any)
+		m["user"] = append(list, []any{name, value})
+	}
+}
+
+// ErrNoReply is returned by Reply for an event that asks for no answer: it has no
+// extension mqttresponsetopic, which only a message of MQTT 5 can have.
+var ErrNoReply = errors.New("the event asks for no answer: it has no mqttresponsetopic")
+
+// Reply answers an event: it publishes to its response topic, with its correlation
+// data, at the broker that it came from. The sender chose that topic: edgefn.yaml
+// must grant it as any other (grants: publish).
+func Reply(ctx context.Context, e Event, data any, opts ...PublishOption) error {
+	topic := e.Extensions["mqttresponsetopic"]
+	if topic == "" {
+		return ErrNoReply
+	}
+	var own []PublishOption
+	if asked := e.Extensions["mqttcorrelation"]; asked != "" {
+		correlation, err := base64.StdEncoding.DecodeString(asked)
+		if err != nil {
+			return fmt.Errorf("reply: mqttcorrelation of the event: %w", err)
+		}
+		own = append(own, Correlation(correlation))
+	}
+	if broker, ok := strings.CutPrefix(e.Source, "mqtt://"); ok {
+		own = append(own, Broker(broker))
+	}
+	return Publish(ctx, topic, data, append(own, opts...)...)
+}
 
 // Publish publishes an MQTT message once the handler has returned without an
 // error. []byte and string are sent as they are, anything else as JSON; nil is

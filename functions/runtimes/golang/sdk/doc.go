@@ -42,4 +42,4 @@
 package edgefn
 
 // Version is the SDK's own version.
-const Version = "3"
+const Version = "4"

@@ -14,6 +14,7 @@ type Event struct {
 	Subject         string            // what it is about: the MQTT topic, the line, the path
 	Time            time.Time         // when it happened; zero if the source has no clock
 	DataContentType string            // media type of Data; empty if it is not known
+	Expires         time.Time         // when it is of no more use to its sender; zero: never
 	Extensions      map[string]string // the attributes beside these, such as "mqttqos"
 	Data            []byte            // the payload; empty if there is none
 }
@@ -56,6 +57,8 @@ func eventOf(m map[string]any) Event {
 			e.DataContentType = s
 		case "time":
 			e.Time, _ = time.Parse(time.RFC3339Nano, s) // zero if it cannot be read, as if it had none
+		case "expirytime":
+			e.Expires, _ = time.Parse(time.RFC3339Nano, s)
 		default:
 			if e.Extensions == nil {
 				e.Extensions = map[string]string{}

@@ -37,6 +37,13 @@ type Message struct {
 	Data   []byte
 	QoS    byte
 	Retain bool
+
+	// Of MQTT 5.
+	ContentType    string
+	ResponseTopic  string
+	Correlation    []byte
+	Expiry         time.Duration // 0: never
+	UserProperties [][2]string   // names and values
 }
 
 // Invoked is an event that a handler handed to another function.
@@ -89,7 +96,23 @@ func (f *Fake) call(kind string, body map[string]any) (map[string]any, error) {
 	case "publish":
 		qos, _ := body["qos"].(byte)
 		retain, _ := body["retain"].(bool)
-		f.Published = append(f.Published, Message{text("broker"), text("topic"), data, qos, retain})
+		expiry, _ := body["expiry_s"].(int64)
+		if expiry < 0 {
+			return nil, fmt.Errorf("%w: a message expires after 1 s or more", ErrRefused)
+		}
+		correlation, _ := body["correlation"].([]byte)
+		m := Message{
+			Broker: text("broker"), Topic: text("topic"), Data: data, QoS: qos, Retain: retain,
+			ContentType: text("content_type"), ResponseTopic: text("response_topic"), Correlation: correlation, Expiry: time.Duration(expiry) * time.Second,
+		}
+		user, _ := body["user"].([]any)
+		for _, u := range user {
+			pair, _ := u.([]any)
+			name, _ := pair[0].(string)
+			value, _ := pair[1].(string)
+			m.UserProperties = append(m.UserProperties, [2]string{name, value})
+		}
+		f.Published = append(f.Published, m)
 	case "invoke":
 		e := Event{ID: text("id"), Type: text("type"), Subject: text("subject"), Data: data}
 		if e.ID == "" {

@@ -280,8 +280,47 @@ func TestCallRefusesTextThatIsNoUTF8(t *testing.T) {
 	if err := State(ctx).Put("k\xff", nil); err == nil || !strings.Contains(err.Error(), "not UTF-8") {
 		t.Errorf("got %v, want an error about UTF-8", err)
 	}
+	if err := Publish(ctx, "t", "x", UserProperty("k", "v\xff")); err == nil || !strings.Contains(err.Error(), "not UTF-8") {
+		t.Errorf("got %v, want an error about UTF-8", err)
+	}
 	if l.c.calls != 0 {
 		t.Error("it was sent")
+	}
+}
+
+func TestFakeMessages(t *testing.T) {
+	var node Fake
+	ctx := node.Context(t.Context(), Invocation{})
+	asks := Event{Source: "mqtt://plant", Extensions: map[string]string{"mqttresponsetopic": "answer/1", "mqttcorrelation": "AP8="}}
+	for _, err := range []error{
+		Publish(ctx, "ask", "x", ResponseTopic("answer"), Correlation([]byte("7")), Expiry(1500*time.Millisecond), UserProperty("a", "1"), UserProperty("a", "2")),
+		Reply(ctx, asks, []byte("y"), ContentType("text/csv"), QoS(0)),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []Message{
+		{Topic: "ask", Data: []byte("x"), QoS: 1, ResponseTopic: "answer", Correlation: []byte("7"), Expiry: 2 * time.Second, UserProperties: [][2]string{{"a", "1"}, {"a", "2"}}},
+		{Broker: "plant", Topic: "answer/1", Data: []byte("y"), ContentType: "text/csv", Correlation: []byte{0, 0xff}},
+	}
+	if !reflect.DeepEqual(node.Published, want) {
+		t.Errorf("got %+v, want %+v", node.Published, want)
+	}
+	if err := Reply(ctx, Event{Source: "mqtt://plant"}, "x"); !errors.Is(err, ErrNoReply) {
+		t.Errorf("reply to nobody: %v, want %v", err, ErrNoReply)
+	}
+	asks.Extensions["mqttcorrelation"] = "?"
+	if err := Reply(ctx, asks, "x"); err == nil {
+		t.Error("a correlation that is no base64 is taken")
+	}
+	for _, d := range []time.Duration{0, -time.Second} {
+		if err := Publish(ctx, "a", "x", Expiry(d)); !errors.Is(err, ErrRefused) {
+			t.Errorf("an expiry of %v: %v, want %v", d, err, ErrRefused)
+		}
+	}
+	if len(node.Published) != 2 {
+		t.Errorf("%d messages, want 2", len(node.Published))
 	}
 }
 

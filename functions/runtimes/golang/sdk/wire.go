@@ -237,7 +237,7 @@ func (l *link) call(kind string, body map[string]any) (map[string]any, error) {
 		return nil, ErrOver
 	}
 	for k, v := range body {
-		if s, ok := v.(string); ok && !utf8.ValidString(s) {
+		if s, ok := notText(v); ok {
 			return nil, fmt.Errorf("%s %q is not UTF-8", k, s)
 		}
 	}
@@ -257,6 +257,21 @@ func (l *link) call(kind string, body map[string]any) (map[string]any, error) {
 		return nil, fmt.Errorf("%w: %s", ErrRefused, message)
 	}
 	return f.body, nil
+}
+
+// notText finds a string in v that is not UTF-8.
+func notText(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, !utf8.ValidString(v)
+	case []any:
+		for _, item := range v {
+			if s, ok := notText(item); ok {
+				return s, true
+			}
+		}
+	}
+	return "", false
 }
 
 func (l *link) log(level, text string) error {

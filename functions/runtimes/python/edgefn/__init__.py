@@ -34,9 +34,9 @@ from edgefn import _wire
 from edgefn._wire import Refused
 
 __all__ = ["Context", "Event", "Line", "Refused", "Rejected", "RetryAfter", "Sensor", "State"]
-__version__ = "3"
+__version__ = "4"
 
-_KNOWN = frozenset(("specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"))
+_KNOWN = frozenset(("specversion", "id", "type", "source", "subject", "time", "datacontenttype", "expirytime", "data"))
 
 
 def _payload(value, what):
@@ -55,6 +55,32 @@ def _payload(value, what):
         raise TypeError(
             "%s of type %s cannot be sent: %s; give bytes, str, or what JSON can hold" % (what, type(value).__name__, e)
         ) from e
+
+
+_MOST_EXPIRY = 0xFFFFFFFF
+
+
+def _properties(content_type, response_topic, correlation, expiry, user):
+    """Return what MQTT 5 says of a message as a call has it; what is not given is not in it."""
+    call = {"content_type": _text("a content type", content_type), "response_topic": _text("a response topic", response_topic)}
+    if correlation is not None:
+        if isinstance(correlation, str):
+            correlation = correlation.encode()
+        elif not isinstance(correlation, (bytes, bytearray)):
+            raise TypeError("correlation data is bytes or str, not %s" % type(correlation).__name__)
+        call["correlation"] = correlation
+    if expiry is not None:
+        if not isinstance(expiry, (int, float)) or isinstance(expiry, bool):
+            raise TypeError("expiry is a number of seconds, not %r" % (expiry,))
+        if not 0 < expiry <= _MOST_EXPIRY:  # which a NaN is not either
+            raise ValueError("expiry is a number of seconds over 0, %d at most, not %r" % (_MOST_EXPIRY, expiry))
+        call["expiry_s"] = int(-(-expiry // 1))
+    if user is not None:
+        pairs = [tuple(p) for p in (user.items() if hasattr(user, "items") else user)]
+        if not all(len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str) for p in pairs):
+            raise TypeError("user properties are a dict of str to str, or a list of pairs of str")
+        call["user"] = pairs
+    return {k: v for k, v in call.items() if v is not None}
 
 
 def _text(what, value):
@@ -93,6 +119,19 @@ def _milliseconds(after):
     if not 0 <= after <= _MOST_SECONDS:  # which a NaN is not either
         raise ValueError(wanted)
     return int(-(-after * 1000 // 1))
+
+
+def _datetime(text):
+    if not text:
+        return None
+    from datetime import datetime
+
+    if text[-1] in "Zz":
+        text = text[:-1] + "+00:00"
+    if text[19:20] == ".":  # Python before 3.11 reads 3 or 6 digits only
+        zone = max(text.rfind("+"), text.rfind("-"))
+        text = text[:20] + text[20:zone][:6].ljust(6, "0") + text[zone:]
+    return datetime.fromisoformat(text)
 
 
 class Event:
@@ -151,17 +190,12 @@ class Event:
     @property
     def time(self) -> "datetime.datetime | None":  # noqa: F821
         """When it happened, with its zone, to the microsecond; None if the source has no clock."""
-        text = self.attributes.get("time")
-        if not text:
-            return None
-        from datetime import datetime
+        return _datetime(self.attributes.get("time"))
 
-        if text[-1] in "Zz":
-            text = text[:-1] + "+00:00"
-        if text[19:20] == ".":  # Python before 3.11 reads 3 or 6 digits only
-            zone = max(text.rfind("+"), text.rfind("-"))
-            text = text[:20] + text[20:zone][:6].ljust(6, "0") + text[zone:]
-        return datetime.fromisoformat(text)
+    @property
+    def expires(self) -> "datetime.datetime | None":  # noqa: F821
+        """When it is of no more use to its sender, as time has it; None if it never expires."""
+        return _datetime(self.attributes.get("expirytime"))
 
     @property
     def extensions(self) -> "dict[str, str]":
@@ -297,7 +331,7 @@ class Sensor:
 class Context:
     """What an invocation may ask of its node, and what it knows of itself."""
 
-    __slots__ = ("_link", "_due", "attempt", "deadline", "function", "invocation", "state", "trigger", "version")
+    __slots__ = ("_link", "_due", "_event", "attempt", "deadline", "function", "invocation", "state", "trigger", "version")
 
     state: State
     """The function's own state."""
@@ -314,9 +348,9 @@ class Context:
     deadline: float
     """When the time limit is reached, as time.time() counts."""
 
-    def __init__(self, link, about):
+    def __init__(self, link, about, event=None):
         left = about.get("deadline_ms", 0)
-        self._link = link
+        self._link, self._event = link, event
         self._due = _wire.monotonic_ms() + left
         self.state = State(link)
         self.deadline = time.time() + left / 1000
@@ -330,12 +364,32 @@ class Context:
         """Return how long the handler may still run, in milliseconds."""
         return max(0, self._due - _wire.monotonic_ms())
 
-    def publish(self, topic: str, data: object, qos: int = 1, retain: bool = False, broker: "str | None" = None) -> None:
+    def publish(
+        self,
+        topic: str,
+        data: object,
+        qos: int = 1,
+        retain: bool = False,
+        broker: "str | None" = None,
+        *,
+        content_type: "str | None" = None,
+        response_topic: "str | None" = None,
+        correlation: "bytes | str | None" = None,
+        expiry: "int | float | None" = None,
+        user: "dict[str, str] | list[tuple[str, str]] | None" = None,
+    ) -> None:
         """Publish an MQTT message when the handler has returned.
 
         bytes and str are sent as they are, anything else as JSON. b"" with
         retain=True removes a retained message. The topic must be granted in
         edgefn.yaml (grants: publish).
+
+        What follows is MQTT 5's, and left out where a receiver or a broker
+        speaks 3.1.1. content_type is the media type of the data.
+        response_topic says where an answer is expected, correlation what it
+        carries. expiry is in seconds, rounded up to a whole one: after that
+        nobody gets the message any more. user are names and values that the
+        applications agree on; a list may have one name several times.
         """
         if data is None:
             raise TypeError('the data of a message is None: give b"" for an empty message')
@@ -343,7 +397,36 @@ class Context:
             raise ValueError("qos is 0, 1 or 2, not %r" % (qos,))
         data, _ = _payload(data, "message")
         call = {"broker": _text("a broker's name", broker), "topic": _text("a topic", topic), "data": data, "qos": int(qos), "retain": bool(retain)}
+        call.update(_properties(content_type, response_topic, correlation, expiry, user))
         self._link.call("publish", call)
+
+    def reply(
+        self,
+        data: object,
+        qos: int = 1,
+        *,
+        content_type: "str | None" = None,
+        expiry: "int | float | None" = None,
+        user: "dict[str, str] | list[tuple[str, str]] | None" = None,
+    ) -> None:
+        """Answer the event: publish to its response topic, with its correlation data, at the broker that it came from.
+
+        The event has asked for an answer if it has the extension
+        mqttresponsetopic; ValueError if not. The sender chose that topic:
+        edgefn.yaml must grant it as any other (grants: publish).
+        """
+        about = self._event.attributes if self._event else {}
+        topic, asked = about.get("mqttresponsetopic"), about.get("mqttcorrelation")
+        if not topic:
+            raise ValueError("the event asks for no answer: it has no mqttresponsetopic, which only a message of MQTT 5 can have")
+        correlation = None
+        if asked:
+            import base64
+
+            correlation = base64.b64decode(asked)
+        source = about.get("source", "")
+        broker = source[7:] if source.startswith("mqtt://") else None
+        self.publish(topic, data, qos, False, broker, content_type=content_type, correlation=correlation, expiry=expiry, user=user)
 
     def invoke(
         self, function: str, data: object = b"", type: "str | None" = None, subject: "str | None" = None, id: "str | None" = None

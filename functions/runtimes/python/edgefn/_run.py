@@ -199,7 +199,7 @@ def _serve(conn, handler):
     conn.limit = about.get("max_frame") or _wire.MAX_FRAME
     link = _wire.Link(conn)
     try:
-        value = handler(event, edgefn.Context(link, about))
+        value = handler(event, edgefn.Context(link, about, event))
         if hasattr(value, "__await__"):
             value = _await(value)
     except BaseException as e:  # SystemExit too: an exit is not an answer

@@ -72,6 +72,20 @@ publish)
 	edgefn-ctl publish test/json '{"on":true}' -q=2
 	edgefn-ctl publish test/empty -r
 	;;
+properties)
+	edgefn-ctl publish test/properties x --content-type text/plain --response-topic test/answer --correlation /wE= \
+		--expiry 1500ms --user tag=a --user=tag=b --user Größe=ü=ü
+	edgefn-ctl publish test/one x --user tag=
+	;;
+properties-refused)
+	printf '{"expiry":"%s","response":"%s","user":"%s"}' \
+		"$(error_of edgefn-ctl publish test/wrong x --expiry=-1s)" \
+		"$(error_of edgefn-ctl publish test/wrong x --response-topic 'a/#')" \
+		"$(error_of edgefn-ctl publish test/wrong x --user k)"
+	;;
+reply | reply-nobody | reply-ungranted)
+	edgefn-ctl reply '{"ok":true}' -q 2 --content-type application/json --expiry 1m --user tag=a
+	;;
 invoke)
 	first=$(edgefn-ctl invoke sink '{"n":1}')
 	second=$(edgefn-ctl invoke sink --type test.special --subject über --id my-id -- x)

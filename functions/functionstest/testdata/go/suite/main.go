@@ -81,6 +81,26 @@ func handle(ctx context.Context, e edgefn.Event) (any, error) {
 			edgefn.Publish(ctx, "test/json", map[string]bool{"on": true}, edgefn.QoS(2)),
 			edgefn.Publish(ctx, "test/empty", nil, edgefn.Retain()),
 		)
+	case "properties":
+		return nil, errors.Join(
+			edgefn.Publish(ctx, "test/properties", "x", edgefn.ContentType("text/plain"), edgefn.ResponseTopic("test/answer"),
+				edgefn.Correlation([]byte{0xff, 1}), edgefn.Expiry(1500*time.Millisecond),
+				edgefn.UserProperty("tag", "a"), edgefn.UserProperty("tag", "b"), edgefn.UserProperty("Größe", "ü=ü")),
+			edgefn.Publish(ctx, "test/one", "x", edgefn.UserProperty("tag", "")),
+		)
+	case "properties-refused":
+		got := map[string]string{}
+		for what, option := range map[string]edgefn.PublishOption{
+			"expiry": edgefn.Expiry(-time.Second), "response": edgefn.ResponseTopic("a/#"), "user": edgefn.UserProperty("k", "\x00"),
+		} {
+			if err := edgefn.Publish(ctx, "test/wrong", "x", option); err != nil {
+				got[what] = err.Error()
+			}
+		}
+		return got, nil
+	case "reply", "reply-nobody", "reply-ungranted":
+		return nil, edgefn.Reply(ctx, e, map[string]bool{"ok": true}, edgefn.QoS(2), edgefn.ContentType("application/json"),
+			edgefn.Expiry(time.Minute), edgefn.UserProperty("tag", "a"))
 	case "invoke":
 		first, err := edgefn.Invoke(ctx, "sink", map[string]int{"n": 1})
 		if err != nil {

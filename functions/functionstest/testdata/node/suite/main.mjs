@@ -80,6 +80,31 @@ export async function handle(event, ctx) {
       await ctx.publish("test/json", { on: true }, { qos: 2 });
       await ctx.publish("test/empty", "", { retain: true });
       return null;
+    case "properties":
+      await ctx.publish("test/properties", "x", {
+        contentType: "text/plain",
+        responseTopic: "test/answer",
+        correlation: new Uint8Array([0xff, 1]),
+        expiry: 1.5,
+        user: [
+          ["tag", "a"],
+          ["tag", "b"],
+          ["Größe", "ü=ü"],
+        ],
+      });
+      await ctx.publish("test/one", "x", { user: { tag: "" } });
+      return null;
+    case "properties-refused":
+      return {
+        expiry: await errorOf(() => ctx.publish("test/wrong", "x", { expiry: -1 })),
+        response: await errorOf(() => ctx.publish("test/wrong", "x", { responseTopic: "a/#" })),
+        user: await errorOf(() => ctx.publish("test/wrong", "x", { user: { k: "\0" } })),
+      };
+    case "reply":
+    case "reply-nobody":
+    case "reply-ungranted":
+      await ctx.reply({ ok: true }, { qos: 2, contentType: "application/json", expiry: 60, user: { tag: "a" } });
+      return null;
     case "invoke":
       return [
         await ctx.invoke("sink", { n: 1 }),

@@ -79,6 +79,24 @@ def handle(event, ctx):
         ctx.publish("test/json", {"on": True}, qos=2)
         ctx.publish("test/empty", b"", retain=True)
         return None
+    if what == "properties":
+        ctx.publish(
+            "test/properties", "x", content_type="text/plain", response_topic="test/answer", correlation=b"\xff\x01", expiry=1.5,
+            user=[("tag", "a"), ("tag", "b"), ("Größe", "ü=ü")],
+        )  # fmt: skip
+        ctx.publish("test/one", "x", user={"tag": ""})
+        return None
+    if what == "properties-refused":
+        errors = {}
+        for name, wrong in (("expiry", {"expiry": -1}), ("response", {"response_topic": "a/#"}), ("user", {"user": {"k": "\0"}})):
+            try:
+                ctx.publish("test/wrong", "x", **wrong)
+            except Exception as e:
+                errors[name] = str(e)
+        return errors
+    if what in ("reply", "reply-nobody", "reply-ungranted"):
+        ctx.reply({"ok": True}, qos=2, content_type="application/json", expiry=60, user={"tag": "a"})
+        return None
     if what == "invoke":
         return [ctx.invoke("sink", {"n": 1}), ctx.invoke("sink", "x", type="test.special", subject="über", id="my-id")]
     if what == "ungranted":
