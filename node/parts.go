@@ -285,9 +285,9 @@ func (b embedded) Status() api.ComponentStatus {
 	bytes := func(n int64) string { return humanize.IBytes(uint64(n)) }
 	return api.ComponentStatus{
 		State: "up", Address: strings.Join(b.Addrs(), ", "),
-		Detail: fmt.Sprintf("%s of %s clients, %s of %s sessions, %s of %s queued, %s of %s messages and %s of %s retained; %s received, %s sent",
+		Detail: fmt.Sprintf("%s of %s clients, %s of %s sessions, %s of %s queued, %s of %s messages and %s of %s retained; %s received, %s sent, %s written to the disk",
 			number(s.Clients), number(m.MaxClients), number(s.Sessions), number(m.MaxSessions), bytes(s.QueuedBytes), bytes(m.Queue.Total),
-			number(s.Retained), number(m.Retained.Messages), bytes(s.RetainedBytes), bytes(m.Retained.Bytes), humanize.Comma(s.Received), humanize.Comma(s.Sent)),
+			number(s.Retained), number(m.Retained.Messages), bytes(s.RetainedBytes), bytes(m.Retained.Bytes), humanize.Comma(s.Received), humanize.Comma(s.Sent), bytes(s.DiskBytesWritten)),
 	}
 }
 
