@@ -44,7 +44,7 @@ func (b *Broker) Publish(ctx context.Context, out functions.Publish) error {
 		return nil
 	}
 	m := &message{Topic: topic, Payload: out.Data, QoS: qos, Retain: out.Retain}
-	m.takeProperties(out.Properties, now)
+	m.takeProperties(out.Properties, now, b.now())
 	stored := make(chan error, 1)
 	w := newWaiter(func(err error) { stored <- err })
 	if qos == 0 {

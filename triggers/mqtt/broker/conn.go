@@ -161,12 +161,14 @@ func (c *conn) serve() {
 			_ = c.nc.Close()
 			return
 		}
-		c.will = nil // it belongs to a connection that was accepted
+		c.b.dropWill(c.will) // it belongs to a connection that was accepted
+		c.will = nil
 		c.kill(0)
 	}
 	if ok {
 		// Before the writer: it must come first [MQTT-3.2.0-1].
 		if c.greeted = c.send(c.connack(present)); !c.greeted {
+			c.b.dropWill(c.will)
 			c.will = nil
 		}
 	}

@@ -84,8 +84,12 @@ func (r *retained) set(m *message, w *waiter) (ok bool) {
 	defer r.mu.Unlock()
 	old := r.byTopic[m.Topic]
 	if len(m.Payload) == 0 {
-		if old != nil {
+		switch {
+		case old != nil:
 			r.drop(old, w)
+		case w != nil: // an earlier removal may still wait to be written
+			r.written(m.Topic)
+			r.st.remove(bucketRetained, part(m.Topic), w)
 		}
 		return true
 	}

@@ -110,6 +110,12 @@ func (s *session) enqueue(b *Broker, m *message, qos byte, retain bool, ids []in
 	}
 	size := m.size()
 	for s.items.Len() > 0 && !s.fits(b, size) {
+		if b.cfg.QueueFull == Refuse {
+			if w == nil {
+				return dropped + 1
+			}
+			break // there was room a moment ago
+		}
 		oldest := s.next
 		for oldest != nil && oldest.Value.(*item).sent {
 			oldest = oldest.Next()

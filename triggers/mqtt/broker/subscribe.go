@@ -2,7 +2,6 @@ package broker
 
 import (
 	"strings"
-	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -155,7 +154,6 @@ func (c *conn) sendOneRetained(o outgoing) bool {
 	for !c.trySendRetained(o) {
 		select {
 		case <-c.room:
-		case <-time.After(50 * time.Millisecond): // an acknowledgement makes room too
 		case <-c.done:
 			return false
 		}
@@ -175,9 +173,7 @@ func (c *conn) trySendRetained(o outgoing) (done bool) {
 	if o.qos == 0 {
 		return c.send0(o)
 	}
-	if !c.s.hasRoom(c.b, o.m.size()) {
-		return false
-	}
+	// It does not wait for room: this is the reader, and acknowledgements make it.
 	c.b.stats.dropped.Add(int64(c.s.enqueue(c.b, o.m, o.qos, true, o.ids, nil)))
 	return true
 }

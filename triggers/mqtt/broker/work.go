@@ -61,7 +61,7 @@ func (w *work) finish(err error) {
 	s := w.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.works[w.pid] != w {
+	if s.gone || s.works[w.pid] != w {
 		return // the client has used the packet id for another message
 	}
 	switch {
@@ -93,7 +93,7 @@ func (w *work) finish(err error) {
 			fn: func(ok bool) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				if s.works[w.pid] != w {
+				if s.gone || s.works[w.pid] != w {
 					return
 				}
 				if !ok {
@@ -217,7 +217,7 @@ func (b *Broker) event(t target, m *message, retain, dup bool, w *work) (ev func
 		msg.PacketID = w.pid
 	}
 	now := b.cfg.Clock()
-	msg.Properties, msg.UTF8 = m.properties(now), m.Format != nil && *m.Format == 1
+	msg.Properties, msg.UTF8 = m.properties(now, b.now()), m.Format != nil && *m.Format == 1
 	ev, ownID = mqtt.Event(b.cfg.Name, t.trigger, msg, now)
 	if !ownID && w != nil && msg.QoS == 2 {
 		ev.ID, ownID = w.eventID(), true
