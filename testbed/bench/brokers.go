@@ -76,7 +76,7 @@ func startMosquitto(dir string) (*mosquitto, error) {
 		return nil, err
 	}
 	data, config := filepath.Join(dir, "mosquitto"), filepath.Join(dir, "mosquitto.conf")
-	text := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location %s/\nmax_queued_messages 10000\nlog_dest none\n", port, data)
+	text := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location %s/\nmax_queued_messages 10000\nmax_inflight_messages 256\nlog_dest none\n", port, data)
 	if err := errors.Join(os.Mkdir(data, 0o700), os.WriteFile(config, []byte(text), 0o600)); err != nil {
 		return nil, err
 	}
@@ -118,12 +118,13 @@ func subscribed(c mqtt.Client, filter string, qos byte, got mqtt.MessageHandler)
 
 // echo is a publisher and a subscriber at one broker.
 type echo struct {
+	addr     string
 	pub, sub mqtt.Client
 	got      chan time.Time
 }
 
 func newEcho(addr, topic string, qos byte) (*echo, error) {
-	e := &echo{got: make(chan time.Time, 1<<16)}
+	e := &echo{addr: addr, got: make(chan time.Time, 1<<16)}
 	var err error
 	if e.pub, err = mqttClient(addr, "bench-pub", true); err != nil {
 		return nil, err
@@ -142,11 +143,11 @@ func (e *echo) end() {
 
 // wait waits for n messages and returns when the last came.
 func (e *echo) wait(n int) (last time.Time, err error) {
-	for range n {
+	for i := range n {
 		select {
 		case last = <-e.got:
 		case <-time.After(20 * time.Second):
-			return last, errors.New("a message does not come back")
+			return last, fmt.Errorf("message %d of %d does not come back from %s", i+1, n, e.addr)
 		}
 	}
 	return last, nil
@@ -237,7 +238,7 @@ func relayRow(ours, theirs string, qos byte) (row, error) {
 func fanOutRow(ours, theirs string, rounds int) (row, error) {
 	const n = 100
 	measure := func(addr string) (func() (float64, error), func(), error) {
-		e := &echo{got: make(chan time.Time, 1<<16)}
+		e := &echo{addr: addr, got: make(chan time.Time, 1<<16)}
 		var all []mqtt.Client
 		end := func() {
 			for _, c := range all {
