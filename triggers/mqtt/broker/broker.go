@@ -283,6 +283,10 @@ func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present b
 			}
 			continue
 		}
+		if s == nil && len(b.sessions) >= b.cfg.MaxSessions { // before its will is forgotten
+			b.mu.Unlock()
+			return false, packets.ErrQuotaExceeded
+		}
 		var over *will
 		if s != nil && clean {
 			over = b.end(s)
@@ -294,10 +298,6 @@ func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present b
 		}
 		present = s != nil
 		if s == nil {
-			if len(b.sessions) >= b.cfg.MaxSessions {
-				b.mu.Unlock()
-				return false, packets.ErrQuotaExceeded
-			}
 			s = b.newSession(id, randomEpoch())
 			b.sessions[id] = s
 		}
