@@ -304,7 +304,7 @@ func (b *Broker) attach(c *conn, id string, clean bool, expiry int64) (present b
 		w := b.enter(s, c, expiry)
 		b.mu.Unlock()
 		if over != nil {
-			b.publishWill(s.id, over)
+			b.publishWill(over)
 		}
 		if err := <-w; err != nil {
 			return false, packets.ErrServerUnavailable
@@ -410,7 +410,7 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 	b.mu.Unlock()
 	close(c.detached)
 	for _, x := range wills {
-		b.publishWill(s.id, x)
+		b.publishWill(x)
 	}
 }
 
@@ -418,13 +418,13 @@ func (b *Broker) detach(c *conn, goodbye bool) {
 // that expire, and room for a client that was refused a message.
 func (b *Broker) sweep() {
 	now := b.now()
-	wills := map[string]*will{} // by client id
+	var wills []*will
 	var over []*conn
 	b.mu.Lock()
 	for id, w := range b.wills {
 		if w.due <= now {
 			delete(b.wills, id)
-			wills[id] = w.will
+			wills = append(wills, w.will)
 		}
 	}
 	for _, s := range slices.Collect(maps.Values(b.sessions)) {
@@ -434,7 +434,7 @@ func (b *Broker) sweep() {
 		if over {
 			b.cfg.Logger.Info("mqtt session expired", keyClient, s.id)
 			if m := b.end(s); m != nil {
-				wills[s.id] = m
+				wills = append(wills, m)
 			}
 		}
 	}
@@ -447,8 +447,8 @@ func (b *Broker) sweep() {
 	for _, c := range over {
 		c.kill(packets.ErrQuotaExceeded.Code)
 	}
-	for id, x := range wills {
-		b.publishWill(id, x)
+	for _, x := range wills {
+		b.publishWill(x)
 	}
 	b.retained.sweep(now)
 	b.pending.sweep(b.store, b.uptime())

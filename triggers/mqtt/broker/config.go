@@ -102,7 +102,7 @@ const (
 	maxConnectPacket = 256 << 10 // bytes of a CONNECT packet: two strings and a will of 64 KiB each, and properties
 	receiveMaximum   = 1024      // unfinished messages of an MQTT 5 client; of others there are at most 65,535
 	clientBytes      = 8 << 20   // bytes of one client's unfinished messages; at least one packet
-	clientLeast      = 64 << 10  // bytes of the one message that a client may always have in work
+	clientLeast      = 64 << 10  // bytes of the one message that a client may have in work though all is full
 	totalBytes       = 64 << 20  // bytes of all clients' unfinished messages
 	workBytes        = 1 << 10   // that an unfinished message takes beside itself
 	sendMaximum      = 256       // unacknowledged messages to one client, if it asks for no fewer

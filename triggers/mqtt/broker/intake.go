@@ -39,7 +39,7 @@ type demand struct {
 // work always has room for a small message.
 func (d demand) fits() bool {
 	switch {
-	case d.client.n == 0 && d.size <= clientLeast:
+	case d.client.n == 0 && d.size <= clientLeast && d.free > -totalBytes:
 		return true
 	case d.client.bytes+d.size > clientBytes || d.size > d.free:
 		return false
@@ -78,13 +78,6 @@ func (in *intake) demand(client string, targets []target, size int64, qos byte) 
 		d.function = max(d.function, in.functions[t.key()])
 	}
 	return d
-}
-
-// force takes room even where there is none.
-func (in *intake) force(client string, size int64) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.add(client, size)
 }
 
 func (in *intake) add(client string, size int64) {

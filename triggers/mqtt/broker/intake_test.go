@@ -19,6 +19,7 @@ func TestDemand(t *testing.T) {
 		"QoS 0 leaves the other half":         {demand{size: mib, qos: 0, client: share{1, 10}, function: 16 * mib, free: 32 * mib}, false},
 		"all is full":                         {demand{size: 2000, qos: 1, client: share{1, 10}, free: 1000}, false},
 		"all is full, but for the first":      {demand{size: 2000, qos: 1, free: -1000}, true},
+		"all is full twice over":              {demand{size: 2000, qos: 1, free: -totalBytes}, false},
 		"all is full, and the first is large": {demand{size: 65 << 10, qos: 1, free: -1000}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -37,7 +38,9 @@ func TestIntakeIsGivenBack(t *testing.T) {
 		t.Fatal("there is room")
 	}
 	in.handed(x, 1000)
-	in.force("b", 2<<20)
+	in.mu.Lock()
+	in.add("b", 2<<20)
+	in.mu.Unlock()
 	if in.fits("a", nil, 1000, 1) {
 		t.Error("there is more than the limit already")
 	}

@@ -81,28 +81,27 @@ func (b *Broker) restoreWills(now instant) error {
 	})
 }
 
-// publishWill publishes the will of a client, which leaves the disk as it enters
-// the queues of subscribers, and once functions have settled it.
-func (b *Broker) publishWill(client string, x *will) {
+// publishWill publishes a will. Its events wait on disk like those of functions'
+// outputs, within the same bound, so that it leaves the disk as it enters queues:
+// what it sets off outlives a restart, whoever comes back meanwhile.
+func (b *Broker) publishWill(x *will) {
 	m := *x.m
 	if m.Lifetime > 0 {
 		m.Expiry, m.Lifetime = b.now().after(int64(m.Lifetime)), 0
 	}
-	size := m.cost()
-	b.intake.force(client, size) // one per connection that ended
-	all := newWaiter(func(err error) {
-		b.intake.give(client, size)
-		if err == nil {
-			b.dropWill(x)
-		}
-	})
-	targets, err := b.route(&m, all)
+	w := newWaiter(func(error) {}) // a retained one is written at once
+	targets, err := b.route(&m, w)
 	if err != nil {
 		targets = b.routeUnwaited(&m)
 	}
-	if len(targets) == 0 {
-		b.dropWill(x)
+	for _, t := range targets {
+		ev, own := b.event(t, &m, false, false, nil)
+		e := &chained{target: t, event: ev, ownID: own, size: m.size(), settled: make(chan error, 1)}
+		if err := b.queueBehind(e, w); err != nil {
+			b.stats.dropped.Add(1)
+			b.cfg.Logger.Warn("mqtt will goes to no function", keyTopic, shorten(m.Topic), keyErr, err)
+		}
 	}
-	b.handOver(client, targets, &m, size, false, nil, all)
-	all.done(nil)
+	w.done(nil)
+	b.dropWill(x) // the store commits in this order
 }

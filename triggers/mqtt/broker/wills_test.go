@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgefn/edgefn/triggers"
 	"github.com/edgefn/edgefn/triggers/mqtt/broker"
 )
 
@@ -67,4 +68,26 @@ func TestWillOutlivesTheNode(t *testing.T) {
 	}
 	time.Sleep(1200 * time.Millisecond)
 	watcher.nothing()
+}
+
+// TestWillThatAFunctionHasNotSettled hands a will over again after a restart,
+// although its client is back with another one.
+func TestWillThatAFunctionHasNotSettled(t *testing.T) {
+	sk := holding()
+	s := start(t, broker.Config{Sink: sk})
+	triggered := []triggers.Binding{bind("f", "will", 1)}
+	s.Bind(triggered)
+	dial(t, s.Addr(), options{id: "a", will: "first"}).close()
+	sk.wait(t, 1)
+	dial(t, s.Addr(), options{id: "a", will: "second"})
+	next := newSink(nil)
+	s.cfg.Sink = next
+	s = s.again(t)
+	s.Bind(triggered)
+	a := dial(t, s.Addr(), options{id: "a"})
+	if d := next.wait(t, 1)[0]; string(d.Event.Data) != "first" {
+		t.Errorf("got %q", d.Event.Data)
+	}
+	a.goodbye()
+	next.never(t, 1)
 }
