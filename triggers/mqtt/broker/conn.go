@@ -403,7 +403,9 @@ func (c *conn) fill(buf *bytes.Buffer) bool {
 		}
 	}
 	items := c.s.take(c.b, c.window, now)
-	c.loadItems(items)
+	if !c.loadItems(items) {
+		return false // the next connection gets them
+	}
 	for _, d := range items {
 		if d.release {
 			buf.Write(packet.Encode(packets.Packet{
@@ -428,9 +430,19 @@ func (c *conn) encode(buf *bytes.Buffer, o outgoing, now instant) bool {
 	if o.alias, o.known = c.aliasOf[topic], c.aliasOf[topic] > 0; !o.known && len(c.aliasOf) < c.maxAlias && worthAlias(topic) {
 		o.alias = uint16(len(c.aliasOf) + 1)
 	}
-	if err := encodePublish(buf, c.version, o, now); err != nil || (c.maxSize > 0 && buf.Len()-before > c.maxSize) {
+	fits := func() bool {
 		buf.Truncate(before)
-		return false
+		return encodePublish(buf, c.version, o, now) == nil && (c.maxSize == 0 || buf.Len()-before <= c.maxSize)
+	}
+	if !fits() {
+		if o.alias == 0 || o.known {
+			buf.Truncate(before)
+			return false
+		}
+		if o.alias = 0; !fits() { // an alias that is told makes it longer
+			buf.Truncate(before)
+			return false
+		}
 	}
 	if o.alias > 0 && !o.known {
 		if c.aliasOf == nil {
@@ -446,8 +458,9 @@ func (c *conn) encode(buf *bytes.Buffer, o outgoing, now instant) bool {
 // and over those that would take much memory for as long as the connection is.
 func worthAlias(topic string) bool { return len(topic) > 3 && len(topic) <= 1024 }
 
-// loadItems reads from disk the messages that left memory.
-func (c *conn) loadItems(items []due) {
+// loadItems reads from disk the messages that left memory. It reports false when
+// the disk does not give them, and ends the connection.
+func (c *conn) loadItems(items []due) bool {
 	var keys [][]byte
 	for _, d := range items {
 		if d.m == nil && !d.release {
@@ -455,12 +468,13 @@ func (c *conn) loadItems(items []due) {
 		}
 	}
 	if len(keys) == 0 {
-		return
+		return true
 	}
 	values, err := c.b.store.get(bucketQueue, keys)
 	if err != nil {
 		c.b.cfg.Logger.Error("mqtt broker cannot read queued messages", keyClient, c.s.id, keyErr, err)
 		c.kill(packets.ErrImplementationSpecificError.Code)
+		return false
 	}
 	n := 0
 	for i := range items {
@@ -475,4 +489,5 @@ func (c *conn) loadItems(items []due) {
 		}
 		n++
 	}
+	return true
 }

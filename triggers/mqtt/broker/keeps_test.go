@@ -3,6 +3,7 @@ package broker_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,4 +82,23 @@ func TestEndedSessionLeavesNothingReceived(t *testing.T) {
 	c.publish(message)
 	c.wantAck(pPubrec, 1)
 	next.wait(t, 1)
+}
+
+// TestAliasThatMakesAMessageTooLarge sends one that fits as it is.
+func TestAliasThatMakesAMessageTooLarge(t *testing.T) {
+	s := start(t, broker.Config{})
+	m := publish{topic: "topic/long", payload: strings.Repeat("x", 20)}
+	const size = 2 + 2 + 10 + 1 + 20
+	sub := dial(t, s.Addr(), options{id: "sub", version: 5, props: []byte{34, 0, 8, 39, 0, 0, 0, size}})
+	sub.subscribe("topic/+", 0)
+	pub := dial(t, s.Addr(), options{id: "pub"})
+	for range 2 {
+		pub.publish(m)
+		if got := sub.wantPublish(); got.topic != m.topic || got.payload != m.payload {
+			t.Errorf("got %+v", got)
+		}
+	}
+	m.payload += "x"
+	pub.publish(m)
+	sub.nothing()
 }
