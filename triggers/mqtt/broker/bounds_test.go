@@ -309,3 +309,22 @@ func TestPacketSize(t *testing.T) {
 		t.Errorf("DISCONNECT code %#x, want 0x95", p.body[0])
 	}
 }
+
+// TestFullForLargeMessages has sessions with nothing in their queues, and no room
+// left in all: each has a small message, none a large one.
+func TestFullForLargeMessages(t *testing.T) {
+	s := start(t, broker.Config{MaxQueuedBytes: 100_000})
+	for _, id := range []string{"a", "b", "c"} {
+		sub := dial(t, s.Addr(), options{id: id, keep: true})
+		sub.subscribe("x", 1)
+		sub.goodbye()
+	}
+	pub := dial(t, s.Addr(), options{id: "pub"})
+	for i, size := range []int{60_000, 200_000, 100} {
+		pub.publish(publish{topic: "x", payload: strings.Repeat("x", size), qos: 1, pid: uint16(i + 1)})
+		pub.wantAck(pPuback, uint16(i+1))
+	}
+	if st := s.Stats(); st.QueuedBytes > 100_000+3*4<<10 || st.Queued < 3 {
+		t.Errorf("%d messages of %d bytes wait", st.Queued, st.QueuedBytes)
+	}
+}

@@ -131,7 +131,7 @@ func (b *Broker) Listen() error {
 }
 
 func (b *Broker) load() error {
-	if err := b.retained.load(); err != nil {
+	if err := b.retained.load(b.now()); err != nil {
 		return err
 	}
 	if err := b.pending.load(b.store, b.cfg.Clock()); err != nil {

@@ -106,6 +106,7 @@ const (
 	totalBytes       = 64 << 20  // bytes of all clients' unfinished messages
 	workBytes        = 1 << 10   // that an unfinished message takes beside itself
 	sendMaximum      = 256       // unacknowledged messages to one client, if it asks for no fewer
+	queueLeast       = 4 << 10   // bytes of the one message that may wait for a session though all is full
 	queue0Count      = 4096      // QoS 0 messages that wait for a client to read; a full queue drops the new one
 	queue0Bytes      = 8 << 20
 	controlBytes     = 1 << 20 // acknowledgements that wait for a client to read; more close its connection

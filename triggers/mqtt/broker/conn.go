@@ -476,14 +476,14 @@ func (c *conn) loadItems(items []due) bool {
 		c.kill(packets.ErrImplementationSpecificError.Code)
 		return false
 	}
-	n := 0
+	n, now := 0, c.b.now()
 	for i := range items {
 		if items[i].m != nil || items[i].release {
 			continue
 		}
 		var rec itemRecord
 		if values[n] != nil && unmarshal(values[n], &rec) == nil {
-			if m, err := unmarshalMessage(rec.Message); err == nil {
+			if m, err := unmarshalMessage(rec.Message, now); err == nil {
 				items[i].m = m
 			}
 		}

@@ -176,8 +176,18 @@ func unmarshal(data []byte, v any) error {
 	return nil
 }
 
+// stored returns an expiry as it was stored. One by a clock that was not set is
+// none once the clock is: nobody knows how much of the time is left, and a message
+// too many is better than one too few.
+func (t instant) stored(now instant) instant {
+	if t < clockSet && now >= clockSet {
+		return 0
+	}
+	return t
+}
+
 // unmarshalMessage reads a message of the store.
-func unmarshalMessage(data []byte) (*message, error) {
+func unmarshalMessage(data []byte, now instant) (*message, error) {
 	m := new(message)
 	if err := unmarshal(data, m); err != nil {
 		return nil, err
@@ -185,5 +195,6 @@ func unmarshalMessage(data []byte) (*message, error) {
 	if m.ExpirySeconds != 0 {
 		m.Expiry, m.ExpirySeconds = ofSeconds(m.ExpirySeconds), 0
 	}
+	m.Expiry = m.Expiry.stored(now)
 	return m, nil
 }

@@ -51,11 +51,11 @@ type retained struct {
 }
 
 // load reads the messages from disk.
-func (r *retained) load() error {
+func (r *retained) load(now instant) error {
 	r.byTopic, r.unwritten = map[string]*list.Element{}, map[string]int64{}
 	var all []*message
 	err := r.st.each(bucketRetained, nil, func(_, value []byte) error {
-		m, err := unmarshalMessage(value)
+		m, err := unmarshalMessage(value, now)
 		if err != nil {
 			return err
 		}

@@ -109,7 +109,7 @@ func (s *session) enqueue(b *Broker, m *message, qos byte, retain bool, ids []in
 		return 0
 	}
 	size := m.size()
-	for s.items.Len() > 0 && !s.fits(b, size) {
+	for !s.fits(b, size) {
 		if b.cfg.QueueFull == Refuse {
 			if w == nil {
 				return dropped + 1
@@ -150,11 +150,15 @@ func (s *session) enqueue(b *Broker, m *message, qos byte, retain bool, ids []in
 func (s *session) hasRoom(b *Broker, size int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.gone || (s.conn == nil && !s.persistent) || s.items.Len() == 0 || s.fits(b, size)
+	return s.gone || (s.conn == nil && !s.persistent) || s.fits(b, size)
 }
 
-// fits reports whether there is room for a message of that size; mu is held.
+// fits reports whether there is room for a message of that size; mu is held. An
+// empty queue always has room for a small one.
 func (s *session) fits(b *Broker, size int64) bool {
+	if s.items.Len() == 0 && size <= queueLeast {
+		return true
+	}
 	return s.items.Len() < b.cfg.MaxQueue && s.bytes+size <= b.cfg.MaxQueueBytes && s.bytes+size <= b.cfg.MaxQueuedBytes-s.queued.Load()
 }
 
@@ -400,6 +404,7 @@ func (b *Broker) restoreSession(s *session, sentUpTo uint64) error {
 		if r.ExpirySeconds != 0 {
 			r.Expiry = ofSeconds(r.ExpirySeconds)
 		}
+		r.Expiry = r.Expiry.stored(b.now())
 		it := &item{
 			seq: seqOf(key), pid: r.PID, qos: r.QoS, retain: r.Retain, ids: r.IDs, size: r.Size, expiry: r.Expiry,
 			durable: true, released: r.Released, ready: r.Released,

@@ -457,7 +457,8 @@ func TestIdleWritesNothing(t *testing.T) {
 	}
 }
 
-// TestSessionOfAnUnsetClock comes back although its client left in 1970.
+// TestSessionOfAnUnsetClock keeps what was left in 1970: a session, and messages
+// that had a day to live.
 func TestSessionOfAnUnsetClock(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var mu sync.Mutex
@@ -467,12 +468,19 @@ func TestSessionOfAnUnsetClock(t *testing.T) {
 	sub.subscribe("x", 1)
 	sub.goodbye()
 	eventually(t, "client is away", func() bool { return s.Stats().Clients == 0 })
-	dial(t, s.Addr(), options{id: "pub"}).send("x", 1, 0, 1)
+	pub := dial(t, s.Addr(), options{id: "pub", version: 5})
+	pub.publish(publish{topic: "x", payload: "queued", qos: 1, pid: 1, retain: true, props: []byte{2, 0, 1, 0x51, 0x80}})
+	pub.wantAck(pPuback, 1)
 	mu.Lock()
 	now = time.Now()
 	mu.Unlock()
 	s = s.again(t)
 	time.Sleep(1200 * time.Millisecond) // a sweep
 	sub = dial(t, s.Addr(), options{id: "sub", keep: true})
-	sub.collect(0, 1)
+	if m := sub.wantPublish(); m.payload != "queued" {
+		t.Errorf("got %+v", m)
+	}
+	if got := retainedNow(t, s, "x"); got["x"] != "queued" {
+		t.Errorf("retained: %v", got)
+	}
 }

@@ -60,7 +60,7 @@ func (b *Broker) restoreWills(now instant) error {
 		if err := unmarshal(value, &r); err != nil {
 			return err
 		}
-		m, err := unmarshalMessage(r.Message)
+		m, err := unmarshalMessage(r.Message, now)
 		if err != nil {
 			return err
 		}
