@@ -52,10 +52,11 @@ type MQTTRetained struct {
 
 // defaultMQTTBounds are those of a broker that is told none.
 func defaultMQTTBounds() MQTTBounds {
+	d := broker.Defaults()
 	return MQTTBounds{
-		MaxClients: 1024, MaxLogins: 1024, MaxPacket: broker.MaxPacket, MaxSessions: 4096, SessionExpiry: 30 * 24 * time.Hour,
-		Queue:    MQTTQueue{Messages: 10_000, Bytes: 32 << 20, Total: 64 << 20, Full: broker.DropOldest},
-		Retained: MQTTRetained{Messages: 10_000, Bytes: 32 << 20, Full: broker.Refuse},
+		MaxClients: d.MaxClients, MaxLogins: 1024, MaxPacket: int64(d.MaxPacket), MaxSessions: d.MaxSessions, SessionExpiry: d.SessionExpiry,
+		Queue:    MQTTQueue{Messages: d.MaxQueue, Bytes: d.MaxQueueBytes, Total: d.MaxQueuedBytes, Full: d.QueueFull},
+		Retained: MQTTRetained{Messages: d.MaxRetained, Bytes: d.MaxRetainedBytes, Full: d.RetainedFull},
 	}
 }
 

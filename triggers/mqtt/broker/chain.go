@@ -112,7 +112,7 @@ func outputLane(t target) string { return "o" + t.key() }
 func (b *Broker) chain(ctx context.Context, e *chained) error {
 	e.lane = b.lanes.open(outputLane(e.target), maxPending, maxPendingBytes)
 	defer b.lanes.close(e.lane)
-	if !e.lane.budget.take(e.size, ctx.Done(), nil) {
+	if !e.lane.budget.take(e.size, ctx.Done()) {
 		return fmt.Errorf("wait for room in front of function %q: %w", e.target.function, ctx.Err())
 	}
 	//nolint:contextcheck // the event outlives the call of Publish
@@ -391,7 +391,7 @@ func (b *Broker) feed(t target) {
 		}
 		e := &chained{target: t, event: r.event(), ownID: r.OwnID, size: r.Size, lane: l, key: key, settled: make(chan error, 1)}
 		e.event.Expires = expires // which no setting of the clock has changed
-		if !l.budget.take(e.size, b.lanes.quit, nil) {
+		if !l.budget.take(e.size, b.lanes.quit) {
 			b.pending.finish(b.store, key, false)
 			b.pending.stopFeeding(t.key())
 			return

@@ -141,6 +141,9 @@ const (
 	keyErr      = "err"
 )
 
+// Defaults are what zero values stand for.
+func Defaults() Config { return Config{}.withDefaults() }
+
 func (c Config) withDefaults() Config {
 	def := func(v *int, d int) {
 		if *v == 0 {

@@ -58,9 +58,8 @@ type budget struct {
 	room         chan struct{} // closed when something was given back; nil when nobody waits
 }
 
-// take waits for room until done is closed or timeout fires; a nil channel
-// never does. It reports whether the room was taken.
-func (b *budget) take(size int64, done <-chan struct{}, timeout <-chan time.Time) bool {
+// take waits for room until done is closed. It reports whether the room was taken.
+func (b *budget) take(size int64, done <-chan struct{}) bool {
 	for {
 		b.mu.Lock()
 		if b.count == 0 || (b.count < b.maxCount && b.bytes+size <= b.maxBytes) {
@@ -77,8 +76,6 @@ func (b *budget) take(size int64, done <-chan struct{}, timeout <-chan time.Time
 		select {
 		case <-room:
 		case <-done:
-			return false
-		case <-timeout:
 			return false
 		}
 	}
