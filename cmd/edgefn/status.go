@@ -134,7 +134,11 @@ func (a *app) printStatus(st api.Status) error {
 	t.row("platform:", st.Platform)
 	t.row("started:", a.ago(st.Started))
 	t.row("functions:", strconv.Itoa(st.Functions))
-	written := size(st.Flash.Bytes) + " in " + (time.Duration(st.Flash.KnownS) * time.Second).String()
+	known := "less than a minute" // whole ones are counted
+	if d := time.Duration(st.Flash.KnownS) * time.Second; d >= time.Minute {
+		known = d.String()
+	}
+	written := size(st.Flash.Bytes) + " in " + known
 	if st.Flash.Daily > 0 {
 		written += ", " + size(st.Flash.Daily) + " a day are allowed"
 	}
